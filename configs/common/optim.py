@@ -1,0 +1,13 @@
+"""Optimisers; the script puts the model into `optimizer.params`."""
+
+import torch
+
+from detectron2.config import LazyCall as L
+from detectron2.solver import get_default_optimizer_params
+
+AdamW = L(torch.optim.AdamW)(
+    params=L(get_default_optimizer_params)(base_lr="${..lr}", weight_decay_norm=0.0),
+    lr=1e-4,
+    betas=(0.9, 0.999),
+    weight_decay=0.1,
+)

@@ -1,0 +1,20 @@
+"""What `lazyconfig_train_net.py` reads from `train`."""
+
+import torch
+
+train = dict(
+    output_dir="output/unnamed",
+    # A checkpoint of the whole detector to start from, or to evaluate with --eval-only.
+    init_checkpoint="",
+    # fnmatch patterns of parameter names in which that checkpoint and the model may differ.
+    allow_missing=[],
+    allow_unexpected=[],
+    max_iter=90000,
+    amp=dict(enabled=False),
+    ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
+    checkpointer=dict(period=5000, max_to_keep=100),
+    eval_period=5000,
+    log_period=20,
+    device="cuda" if torch.cuda.is_available() else "cpu",
+    seed=-1,
+)

@@ -1,0 +1,1 @@
+"""The first release's name of the config imported here."""

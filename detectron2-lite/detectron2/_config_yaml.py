@@ -1,0 +1,159 @@
+"""Configs as YAML text."""
+
+import dataclasses
+import enum
+import functools
+from typing import Any
+
+import yaml
+from omegaconf import Container, DictConfig, OmegaConf, SCMode
+
+from detectron2.utils.registry import dotted_name, is_name_of, locate
+
+_TRUSTED_PACKAGES = ("detectron2", "mimdet", "torch", "torchvision", "fvcore", "timm")
+_PARTIAL = "functools.partial"
+_PYTHON_TAG = "tag:yaml.org,2002:python/"
+
+
+def dump_yaml(cfg: Container) -> tuple[str, list[str]]:
+    """Write a config as YAML and try to read it back.
+
+    Interpolations stay as they are written. A callable `_target_` becomes its dotted name and a
+    dataclass instance a mapping with `_target_` and its fields, so most configs need no tags.
+
+    Args:
+        cfg: the config.
+
+    Returns:
+        The text, and the reasons why it does not read back (none if it does).
+
+    Raises:
+        Exception: whatever an object in the config raises when it is asked for its parts.
+    """
+    converter = _PlainConverter()
+    text = _dump_plain(converter.convert(cfg))
+    return text, converter.problems + _read_back_problems(text)
+
+
+def _dump_plain(plain: Any) -> str:
+    # The innermost lists and mappings stand on one line; a line is never broken.
+    return yaml.dump(plain, default_flow_style=None, allow_unicode=True, width=9999)
+
+
+def _read_back_problems(text: str) -> list[str]:
+    try:
+        loaded = load_yaml(text, "the saved config")
+    except (yaml.YAMLError, ValueError, ImportError) as e:
+        return [str(e)]
+    # Texts are compared because values need not be: nan differs from itself.
+    return [] if _dump_plain(loaded) == text else ["what is read differs from what was saved"]
+
+
+class _PlainConverter:
+    """Turns configs into dicts, lists and values; `problems` collects names that find nothing."""
+
+    def __init__(self):
+        self.problems: list[str] = []
+
+    def convert(self, cfg: Any) -> Any:
+        if isinstance(cfg, Container):
+            if dataclasses.is_dataclass(OmegaConf.get_type(cfg)):
+                return self._convert_dataclass(cfg)
+            cfg = OmegaConf.to_container(cfg, structured_config_mode=SCMode.DICT_CONFIG)
+        if isinstance(cfg, dict):
+            plain = {key: self.convert(value) for key, value in cfg.items()}
+            if hasattr(plain.get("_target_"), "__qualname__"):
+                plain["_target_"] = self._name(plain["_target_"])
+            return plain
+        return [self.convert(value) for value in cfg] if isinstance(cfg, list) else cfg
+
+    def _convert_dataclass(self, cfg: DictConfig) -> dict[str, Any]:
+        kind = OmegaConf.get_type(cfg)
+        as_written = OmegaConf.to_container(cfg, structured_config_mode=SCMode.DICT)
+        plain = {"_target_": self._name(kind)}
+        for name in (field.name for field in dataclasses.fields(kind) if field.init):
+            literal = OmegaConf.is_interpolation(cfg, name) or OmegaConf.is_missing(cfg, name)
+            plain[name] = as_written[name] if literal else self.convert(cfg[name])
+        return plain
+
+    def _name(self, target: Any) -> str:
+        name = dotted_name(target)
+        if not is_name_of(name, target):
+            self.problems.append(
+                f"_target_ {name!r} cannot be found by this name (a lambda, or something defined "
+                "inside a config file or a function); move it into a module"
+            )
+        return name
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads plain YAML and the few Python tags whose construction runs no code of a stranger."""
+
+
+def load_yaml(text: str, filename: str) -> Any:
+    """Read YAML as plain values, tuples, and functions and objects of trusted packages.
+
+    Args:
+        text: the content of the file.
+        filename: what to call it in errors.
+
+    Raises:
+        yaml.YAMLError: if the text is not YAML.
+        ValueError: naming the tag, if it could run code or belongs to another package.
+        ImportError: if a tag names something that does not exist.
+    """
+    loader = _Loader(text)
+    loader.name = filename
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+def _refuse(loader: _Loader, suffix: str, node: yaml.Node) -> None:
+    raise ValueError(
+        f"tag !!python/{suffix} is not allowed ({node.start_mark.name}, line "
+        f"{node.start_mark.line + 1}): a YAML config may hold tuples, {_PARTIAL}, and functions, "
+        f"enums and plain objects of {', '.join(_TRUSTED_PACKAGES)}, so that reading a downloaded "
+        "file runs no code; load the Python config file instead"
+    )
+
+
+def _construct_tuple(loader: _Loader, node: yaml.Node) -> tuple:
+    return tuple(loader.construct_sequence(node, deep=True))
+
+
+def _construct_name(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+    if suffix != _PARTIAL and suffix.split(".")[0] not in _TRUSTED_PACKAGES:
+        _refuse(loader, f"name:{suffix}", node)
+    return locate(suffix)
+
+
+def _construct_object(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+    """An object whose attributes are listed; neither `__init__` nor `__setstate__` is called."""
+    trusted = suffix.split(".")[0] in _TRUSTED_PACKAGES
+    kind = locate(suffix) if trusted else None
+    if not isinstance(kind, type) or not isinstance(node, yaml.MappingNode):
+        _refuse(loader, f"object:{suffix}", node)
+    result = object.__new__(kind)
+    result.__dict__.update(loader.construct_mapping(node, deep=True))
+    return result
+
+
+def _construct_call(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+    """The two kinds of call that do nothing but hold values: partial functions and enum members."""
+    if suffix == _PARTIAL and isinstance(node, yaml.MappingNode):
+        function, args, keywords, _ = loader.construct_mapping(node, deep=True)["state"]
+        return functools.partial(function, *args, **keywords)
+    trusted = suffix.split(".")[0] in _TRUSTED_PACKAGES
+    kind = locate(suffix) if trusted else None
+    if not isinstance(kind, enum.EnumMeta) or not isinstance(node, yaml.SequenceNode):
+        _refuse(loader, f"object/apply:{suffix}", node)
+    return kind(*loader.construct_sequence(node))
+
+
+_Loader.add_constructor(f"{_PYTHON_TAG}tuple", _construct_tuple)
+_Loader.add_multi_constructor(f"{_PYTHON_TAG}name:", _construct_name)
+_Loader.add_multi_constructor(f"{_PYTHON_TAG}object:", _construct_object)
+_Loader.add_multi_constructor(f"{_PYTHON_TAG}object/apply:", _construct_call)
+_Loader.add_multi_constructor(_PYTHON_TAG, _refuse)

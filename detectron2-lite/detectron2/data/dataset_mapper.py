@@ -1,0 +1,197 @@
+import copy
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+from detectron2.data.transforms.augmentation import FixedTransform
+from detectron2.structures import BitMasks, Instances, PolygonMasks
+
+__all__ = ["DatasetMapper"]
+
+_MASK_FORMATS = ("polygon", "bitmask")
+
+
+class DatasetMapper:
+    """Turn an entry of a data set into the input of a detector.
+
+    It reads the image, augments it together with its annotations, and makes tensors. Random
+    numbers come from numpy's global generator.
+
+    Args:
+        is_train: training entries get `instances`; inference entries lose their annotations.
+        augmentations: augmentations or transforms, applied in order.
+        image_format: channel order or mode, as in `detection_utils.read_image`.
+        use_instance_mask: whether segmentations become `gt_masks`.
+        use_keypoint: only False is supported.
+        instance_mask_format: "polygon" or "bitmask".
+        keypoint_hflip_indices: only None is supported.
+        precomputed_proposal_topk: only None is supported.
+        recompute_boxes: replace boxes by those around the augmented masks, which are tighter
+            after a crop.
+
+    Raises:
+        AssertionError: if `recompute_boxes` is set without `use_instance_mask`.
+        ImportError: if polygons would be cropped and shapely is not installed.
+        NotImplementedError: for keypoints and precomputed proposals.
+        ValueError: if `instance_mask_format` is unknown.
+    """
+
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        augmentations: Sequence[T.Augmentation | T.Transform],
+        image_format: str,
+        use_instance_mask: bool = False,
+        use_keypoint: bool = False,
+        instance_mask_format: str = "polygon",
+        keypoint_hflip_indices: None = None,
+        precomputed_proposal_topk: None = None,
+        recompute_boxes: bool = False,
+    ):
+        if use_keypoint or keypoint_hflip_indices is not None or precomputed_proposal_topk:
+            raise NotImplementedError(
+                "keypoints and precomputed proposals are not part of detectron2-lite, got "
+                f"use_keypoint={use_keypoint}, keypoint_hflip_indices={keypoint_hflip_indices}, "
+                f"precomputed_proposal_topk={precomputed_proposal_topk}; leave them out, or "
+                "install upstream Detectron2"
+            )
+        if instance_mask_format not in _MASK_FORMATS:
+            raise ValueError(
+                f"instance_mask_format must be one of {_MASK_FORMATS}, got {instance_mask_format!r}"
+            )
+        assert use_instance_mask or not recompute_boxes, (
+            "recompute_boxes=True needs masks; set use_instance_mask=True too"
+        )
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+        self.use_instance_mask = use_instance_mask
+        self.instance_mask_format = instance_mask_format
+        self.recompute_boxes = recompute_boxes
+        if is_train and use_instance_mask and any(map(_is_crop, self.augmentations.augs)):
+            _require_shapely()
+        mode = "training" if is_train else "inference"
+        logging.getLogger(__name__).info(
+            f"[DatasetMapper] Augmentations used in {mode}: {list(augmentations)}"
+        )
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Map one entry.
+
+        Args:
+            dataset_dict: entry in the standard format; it is not changed.
+
+        Returns:
+            A copy with `image`, a (C, H, W) tensor (uint8 for uint8 images), and in training
+            `instances` in place of `annotations`. `height` and `width` are those of the file.
+
+        Raises:
+            FileNotFoundError: if the image file does not exist.
+            OSError: if it cannot be decoded.
+            SizeMismatchError: if it has another size than the entry says.
+            ValueError: if an annotation is not usable. All messages name the image.
+        """
+        dataset_dict = copy.deepcopy(dataset_dict)
+        image = self._read_image(dataset_dict)
+        aug_input = T.AugInput(image)
+        transforms = self.augmentations(aug_input)
+        image = aug_input.image
+        # A copy, because the array may be read-only, reversed or a view of a larger image.
+        dataset_dict["image"] = torch.from_numpy(_channels_first(image).copy())
+        if not self.is_train:
+            dataset_dict.pop("annotations", None)
+        elif "annotations" in dataset_dict:
+            self._transform_annotations(dataset_dict, transforms, image.shape[:2])
+        return dataset_dict
+
+    def _read_image(self, dataset_dict: dict[str, Any]) -> np.ndarray:
+        name = utils.describe_image(dataset_dict)
+        try:
+            image = utils.read_image(dataset_dict["file_name"], format=self.image_format)
+        except FileNotFoundError as e:
+            raise FileNotFoundError(
+                f"{name} must exist, but there is no such file; check the image root of the "
+                "data set"
+            ) from e
+        except OSError as e:
+            raise OSError(f"{name}: {e}") from e
+        utils.check_image_size(dataset_dict, image)
+        return image
+
+    def _transform_annotations(
+        self, dataset_dict: dict[str, Any], transforms: T.Transform, image_shape: tuple[int, int]
+    ) -> None:
+        name = utils.describe_image(dataset_dict)
+        try:
+            annotations = [
+                self._transform_annotation(annotation, transforms, image_shape)
+                for annotation in dataset_dict.pop("annotations")
+                if annotation.get("iscrowd", 0) == 0
+            ]
+            instances = utils.annotations_to_instances(
+                annotations, image_shape, mask_format=self.instance_mask_format
+            )
+            if self.recompute_boxes:
+                self._recompute_boxes(instances)
+        except ValueError as e:
+            raise ValueError(f"{name}: {e}") from e
+        except AssertionError as e:
+            raise AssertionError(f"{name}: {e}") from e
+        dataset_dict["instances"] = utils.filter_empty_instances(instances)
+
+    def _transform_annotation(
+        self, annotation: dict[str, Any], transforms: T.Transform, image_shape: tuple[int, int]
+    ) -> dict[str, Any]:
+        annotation.pop("keypoints", None)
+        if not self.use_instance_mask:
+            annotation.pop("segmentation", None)
+        return utils.transform_instance_annotations(annotation, transforms, image_shape)
+
+    def _recompute_boxes(self, instances: Instances) -> None:
+        if len(instances) == 0:
+            instances.gt_masks = self._empty_masks(instances.image_size)
+        elif instances.has("gt_masks"):
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        else:
+            raise ValueError(
+                "recompute_boxes=True needs a 'segmentation' in each annotation, got none; "
+                "complete the annotations or set recompute_boxes=False"
+            )
+
+    def _empty_masks(self, image_size: tuple[int, int]) -> PolygonMasks | BitMasks:
+        if self.instance_mask_format == "polygon":
+            return PolygonMasks([])
+        return BitMasks(torch.zeros((0, *image_size), dtype=torch.bool))
+
+
+def _channels_first(image: np.ndarray) -> np.ndarray:
+    return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)  # (C, H, W)
+
+
+def _is_crop(aug: T.Augmentation | T.Transform) -> bool:
+    """Whether an augmentation of this package crops; others are not known."""
+    if isinstance(aug, (T.RandomCrop, T.FixedSizeCrop, T.CropTransform)):
+        return True
+    if isinstance(aug, T.AugmentationList):
+        return any(map(_is_crop, aug.augs))
+    if isinstance(aug, T.TransformList):
+        return any(map(_is_crop, aug.transforms))
+    if isinstance(aug, T.RandomApply):
+        return _is_crop(aug.aug)
+    return _is_crop(aug.tfm) if isinstance(aug, FixedTransform) else False
+
+
+def _require_shapely() -> None:
+    try:
+        import shapely  # noqa: F401
+    except ImportError as e:
+        raise ImportError(
+            "cropping polygons needs the package shapely, which cannot be imported; install "
+            "shapely, or leave the cropping augmentations out"
+        ) from e

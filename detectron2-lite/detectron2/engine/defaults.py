@@ -1,0 +1,304 @@
+"""What most training scripts start with: arguments, folders, logs, seeds, metric writers, DDP."""
+
+import argparse
+import contextlib
+import filecmp
+import importlib.util
+import logging
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf, flag_override
+from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from detectron2.config import LazyConfig
+from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import (
+    CommonMetricPrinter,
+    EventWriter,
+    JSONWriter,
+    TensorboardXWriter,
+)
+from detectron2.utils.logger import setup_logger
+
+__all__ = [
+    "create_ddp_model",
+    "default_argument_parser",
+    "default_setup",
+    "default_writers",
+]
+
+_EPILOG = """
+Examples:
+
+Train on the 8 GPUs of one machine:
+    $ {script} --num-gpus 8 --config-file cfg.py
+
+Change options of the config, behind all flags:
+    $ {script} --config-file cfg.py train.init_checkpoint=/path/to/weights.pth
+
+Train on two machines:
+    (machine 0) $ {script} --machine-rank 0 --num-machines 2 --dist-url <URL> [--other-flags]
+    (machine 1) $ {script} --machine-rank 1 --num-machines 2 --dist-url <URL> [--other-flags]
+"""
+
+
+class _ArgumentParser(argparse.ArgumentParser):
+    """Refuses flags behind the first override, where argparse would take them for overrides."""
+
+    def parse_known_args(
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        parsed, unknown = super().parse_known_args(args, namespace)
+        misplaced = [word for word in parsed.opts if word.startswith("--")]
+        if misplaced:
+            self.error(
+                f"{' '.join(misplaced)} comes after the override {parsed.opts[0]!r}; put all flags "
+                "before the overrides"
+            )
+        return parsed, unknown
+
+
+def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
+    """The command line of a training script.
+
+    Args:
+        epilog: text below the help; None shows examples.
+
+    Returns:
+        A parser for `--config-file`, `--resume`, `--eval-only`, the flags that `launch` needs, and
+        `opts`, the overrides of the config. A flag behind the first override is an error.
+    """
+    parser = _ArgumentParser(
+        epilog=epilog or _EPILOG.format(script=sys.argv[0]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config-file", default="", metavar="FILE", help="path of the config file")
+    add("--resume", action="store_true", help="continue from the last checkpoint of the output_dir")
+    add("--eval-only", action="store_true", help="evaluate instead of training")
+    add("--num-gpus", type=int, default=1, help="number of GPUs *per machine*")
+    add("--num-machines", type=int, default=1, help="number of machines")
+    add("--machine-rank", type=int, default=0, help="index of this machine, from 0")
+    # The runs of one user meet at one address, those of other users on the machine elsewhere.
+    user = os.getuid() if hasattr(os, "getuid") else 1
+    add(
+        "--dist-url",
+        default=f"tcp://127.0.0.1:{49152 + hash(user) % 16384}",
+        help="address at which the processes meet, as init_process_group takes it; 'auto' picks a "
+        "free port of this machine",
+    )
+    add(
+        "opts",
+        default=[],
+        nargs=argparse.REMAINDER,
+        help="overrides of the config, 'path.key=value', behind all flags",
+    )
+    return parser
+
+
+def default_setup(cfg: DictConfig, args: argparse.Namespace) -> None:
+    """Set up the output folder, logging, the saved config and the seeds of a run.
+
+    Call it before objects are put into the config, which could not be saved otherwise. It
+
+    1. sets up the loggers `fvcore` and `detectron2`, and logs the environment, the command line
+       and the config file;
+    2. saves the config as `config.yaml` of the output folder. A resumed run keeps the one that it
+       finds as `config.yaml.<n>` if that differs. If the seed is negative (or absent), the saved
+       config holds the seed that was drawn instead;
+    3. seeds all random number generators with seed + rank, and sets `cudnn.benchmark` and the
+       precision of float32 products.
+
+    Args:
+        cfg: the config. Read are `train.output_dir` (or `output_dir`), `train.seed`,
+            `train.cudnn_benchmark` and `train.float32_precision`.
+        args: the parsed command line.
+
+    Raises:
+        ValueError: the output folder of the config is empty.
+        OSError: the output folder cannot be written.
+    """
+    output_dir = _output_dir(cfg)
+    if output_dir is not None and comm.is_main_process():
+        _make_writable(output_dir)
+    rank = comm.get_rank()
+    setup_logger(output_dir, distributed_rank=rank, name="fvcore")
+    logger = setup_logger(output_dir, distributed_rank=rank)
+    _log_run(logger, args)
+
+    seed = _first_of(cfg, "SEED", "train.seed", default=-1)
+    is_generated = seed is None or seed < 0
+    if is_generated:  # every rank must know the number that is saved
+        seed = comm.all_gather(secrets.randbits(31))[0]
+    if output_dir is not None and comm.is_main_process():
+        with _seed_in(cfg, seed):
+            path = _save_config(cfg, output_dir, keep_previous=getattr(args, "resume", False))
+        logger.info(f"Full config saved to {path}")
+
+    if is_generated:
+        logger.info(f"Using a generated random seed {seed}")
+    seed_all_rng(seed + rank)
+    _set_up_numerics(cfg, eval_only=getattr(args, "eval_only", False))
+
+
+def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:
+    """The writers of a run: the log, `metrics.json`, and event files for tensorboard.
+
+    Args:
+        output_dir: folder for the files; made if missing.
+        max_iter: number of iterations, for the remaining time in the log.
+
+    Returns:
+        The writers; without the last one, and with a warning, if tensorboard is not installed.
+
+    Raises:
+        ValueError: `output_dir` is empty.
+    """
+    if not output_dir:
+        raise ValueError(
+            f"the metrics of a run need a folder, got output_dir={output_dir!r}; set "
+            "train.output_dir"
+        )
+    os.makedirs(output_dir, exist_ok=True)
+    writers: list[EventWriter] = [
+        CommonMetricPrinter(max_iter),
+        JSONWriter(os.path.join(output_dir, "metrics.json")),
+    ]
+    if importlib.util.find_spec("tensorboard") is None:
+        logging.getLogger(__name__).warning(
+            "tensorboard is not installed (pip install tensorboard): no event files are written"
+        )
+    else:
+        writers.append(TensorboardXWriter(output_dir))
+    return writers
+
+
+def create_ddp_model(
+    model: nn.Module, *, fp16_compression: bool = False, **kwargs: Any
+) -> nn.Module:
+    """Wrap a model for data-parallel training if there is more than one process.
+
+    Args:
+        model: the model, on its device.
+        fp16_compression: exchange the gradients in float16; only for a model on CUDA.
+        kwargs: arguments of `DistributedDataParallel`. `device_ids` defaults to the local rank
+            for a model on CUDA, and to None for one on the CPU.
+
+    Returns:
+        The model itself in a single process, else the wrapped model.
+    """
+    if comm.get_world_size() == 1:
+        return model
+    on_cuda = any(parameter.is_cuda for parameter in model.parameters())
+    if on_cuda:
+        kwargs.setdefault("device_ids", [comm.get_local_rank()])
+    ddp = DistributedDataParallel(model, **kwargs)
+    if fp16_compression and on_cuda:
+        ddp.register_comm_hook(state=None, hook=fp16_compress_hook)
+    elif fp16_compression:
+        logging.getLogger(__name__).warning(
+            "fp16_compression is left out: the model is not on a CUDA device"
+        )
+    return ddp
+
+
+def _first_of(cfg: DictConfig, *keys: str, default: Any) -> Any:
+    """The value of the first of the dotted keys that the config has."""
+    missing = object()
+    for key in keys:
+        value = OmegaConf.select(cfg, key, default=missing)
+        if value is not missing:
+            return value
+    return default
+
+
+def _output_dir(cfg: DictConfig) -> str | None:
+    """The output folder; None if the config has no key for it."""
+    missing = object()
+    output_dir = _first_of(cfg, "OUTPUT_DIR", "output_dir", "train.output_dir", default=missing)
+    if output_dir is missing:
+        return None
+    if not output_dir:
+        raise ValueError(
+            f"train.output_dir is empty ({output_dir!r}); name a folder for the checkpoints and "
+            "logs of this run, for instance with the override train.output_dir=output/my_run"
+        )
+    return str(output_dir)
+
+
+def _make_writable(output_dir: str) -> None:
+    try:
+        os.makedirs(output_dir, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output_dir):
+            pass
+    except OSError as e:
+        raise OSError(
+            f"train.output_dir={output_dir!r} cannot be written ({e}); choose a folder in which "
+            "this user may create files"
+        ) from e
+
+
+def _log_run(logger: logging.Logger, args: argparse.Namespace) -> None:
+    logger.info(f"Rank of current process: {comm.get_rank()}. World size: {comm.get_world_size()}")
+    logger.info("Environment info:\n" + collect_env_info())
+    logger.info(f"Command line arguments: {args}")
+    config_file = getattr(args, "config_file", "")
+    if config_file:
+        with open(config_file, encoding="utf-8") as file:
+            logger.info(f"Contents of args.config_file={config_file}:\n{file.read()}")
+
+
+@contextlib.contextmanager
+def _seed_in(cfg: DictConfig, seed: int) -> Iterator[None]:
+    """Let the config hold this seed for the time of saving it."""
+    missing = object()
+    key = "SEED" if "SEED" in cfg else "train.seed"
+    previous = _first_of(cfg, key, default=missing)
+    if previous == seed or (previous is missing and "train" not in cfg):
+        yield
+        return
+    with flag_override(cfg, ["struct", "readonly"], [False, False]):
+        OmegaConf.update(cfg, key, seed)
+        try:
+            yield
+        finally:
+            if previous is missing:
+                del cfg.train["seed"]
+            else:
+                OmegaConf.update(cfg, key, previous)
+
+
+def _save_config(cfg: DictConfig, output_dir: str, *, keep_previous: bool) -> str:
+    """Write `config.yaml`; a previous one with other content may be kept as `config.yaml.<n>`."""
+    path = os.path.join(output_dir, "config.yaml")
+    kept = None
+    if keep_previous and os.path.exists(path):
+        kept = next(name for n in count(1) if not os.path.exists(name := f"{path}.{n}"))
+        shutil.copy2(path, kept)
+    LazyConfig.save(cfg, path)
+    if kept is not None and filecmp.cmp(path, kept, shallow=False):
+        os.remove(kept)
+    return path
+
+
+def _set_up_numerics(cfg: DictConfig, *, eval_only: bool) -> None:
+    # cuDNN's search for the fastest kernels does not pay off for images of many sizes.
+    if not eval_only:
+        torch.backends.cudnn.benchmark = _first_of(
+            cfg, "CUDNN_BENCHMARK", "train.cudnn_benchmark", default=False
+        )
+    precision = _first_of(cfg, "FLOAT32_PRECISION", "train.float32_precision", default="")
+    if precision:
+        torch.set_float32_matmul_precision(precision)

@@ -1,0 +1,418 @@
+"""Hooks for a trainer: timing, learning rate, checkpoints, evaluation, metric writers."""
+
+import copy
+import datetime
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fvcore.common.param_scheduler import ParamScheduler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler as TorchLRScheduler
+
+from detectron2.checkpoint import Checkpointer
+from detectron2.checkpoint import PeriodicCheckpointer as PeriodicCheckpointerBase
+from detectron2.solver import LRMultiplier
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
+
+from .train_loop import HookBase, TrainerBase
+
+__all__ = [
+    "BestCheckpointer",
+    "CallbackHook",
+    "EvalHook",
+    "IterationTimer",
+    "LRScheduler",
+    "PeriodicCheckpointer",
+    "PeriodicWriter",
+]
+
+logger = logging.getLogger(__name__)
+
+
+class CallbackHook(HookBase):
+    """Calls plain functions.
+
+    Args:
+        before_train: called with the trainer in that phase; None does nothing.
+        after_train: likewise.
+        before_step: likewise.
+        after_step: likewise.
+    """
+
+    def __init__(
+        self,
+        *,
+        before_train: Callable[[TrainerBase], Any] | None = None,
+        after_train: Callable[[TrainerBase], Any] | None = None,
+        before_step: Callable[[TrainerBase], Any] | None = None,
+        after_step: Callable[[TrainerBase], Any] | None = None,
+    ):
+        self._before_train = before_train
+        self._after_train = after_train
+        self._before_step = before_step
+        self._after_step = after_step
+
+    def before_train(self) -> None:
+        """Call the function given for this phase."""
+        if self._before_train is not None:
+            self._before_train(self.trainer)
+
+    def after_train(self) -> None:
+        """Call the function given for this phase."""
+        if self._after_train is not None:
+            self._after_train(self.trainer)
+
+    def before_step(self) -> None:
+        """Call the function given for this phase."""
+        if self._before_step is not None:
+            self._before_step(self.trainer)
+
+    def after_step(self) -> None:
+        """Call the function given for this phase."""
+        if self._after_step is not None:
+            self._after_step(self.trainer)
+
+
+class IterationTimer(HookBase):
+    """Stores the seconds that each iteration takes as scalar `time`, and logs a summary at the end.
+
+    Register it first: then the time that other hooks take after a step is not part of `time`.
+
+    Args:
+        warmup_iter: timing starts with this iteration of the run, counted from 1, because the
+            first ones are slower.
+    """
+
+    def __init__(self, warmup_iter: int = 3):
+        self._warmup_iter = warmup_iter
+
+    def before_train(self) -> None:
+        """Start the clocks."""
+        self._timed_iterations = 0
+        self._timed_seconds = 0.0
+        self._timing_start = time.perf_counter()
+
+    def before_step(self) -> None:
+        """Note when the iteration starts."""
+        self._step_start = time.perf_counter()
+
+    def after_step(self) -> None:
+        """Store the seconds of the iteration once the warm-up is over."""
+        now = time.perf_counter()
+        if self.trainer.iter - self.trainer.start_iter + 1 < self._warmup_iter:
+            self._timing_start = now
+            return
+        self._timed_iterations += 1
+        self._timed_seconds += now - self._step_start
+        self.trainer.storage.put_scalars(time=now - self._step_start)
+
+    def after_train(self) -> None:
+        """Log the speed and the share of time spent outside the iterations."""
+        total = time.perf_counter() - self._timing_start
+        if self._timed_iterations > 0:
+            logger.info(
+                f"Overall training speed: {self._timed_iterations} iterations in "
+                f"{_duration(self._timed_seconds)} "
+                f"({self._timed_seconds / self._timed_iterations:.4f} s / it)"
+            )
+        on_hooks = total - self._timed_seconds
+        logger.info(f"Total training time: {_duration(total)} ({_duration(on_hooks)} on hooks)")
+
+
+class LRScheduler(HookBase):
+    """Sets the learning rates for the next iteration and stores the current one as scalar `lr`.
+
+    `lr` is that of the parameter group with the most parameters, or the most common one if every
+    group has a single parameter.
+
+    A resumed run continues with the base learning rates of the checkpoint. When the configuration
+    asks for others, a warning tells both.
+
+    Args:
+        optimizer: whose learning rates are set; None takes that of the trainer.
+        scheduler: a torch scheduler, or a fvcore `ParamScheduler` (a factor of the base learning
+            rate as a function of training progress); None takes `trainer.scheduler`.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer | None = None,
+        scheduler: TorchLRScheduler | ParamScheduler | None = None,
+    ):
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self._configured_lrs: list[float] | None = None
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer whose learning rates are set."""
+        return self._optimizer or self.trainer.optimizer
+
+    @property
+    def scheduler(self) -> TorchLRScheduler | ParamScheduler:
+        """The scheduler; a `ParamScheduler` is wrapped in an `LRMultiplier` by `before_train`."""
+        return self._scheduler or self.trainer.scheduler
+
+    def before_train(self) -> None:
+        """Bind the schedule to the length of this training and to the iteration it starts from."""
+        if isinstance(self.scheduler, ParamScheduler):
+            done = min(self.trainer.iter, self.trainer.max_iter)
+            self._scheduler = LRMultiplier(
+                self.optimizer, self.scheduler, self.trainer.max_iter, last_iter=done - 1
+            )
+        if self._configured_lrs is not None:
+            self._report_base_lrs(self._configured_lrs)
+        self._group_id = _representative_group(self.optimizer)
+
+    def after_step(self) -> None:
+        """Store the learning rate of this iteration and set those of the next."""
+        lr = self.optimizer.param_groups[self._group_id]["lr"]
+        self.trainer.storage.put_scalar("lr", lr, smoothing_hint=False)
+        self.scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the torch scheduler; {} before training has wrapped a `ParamScheduler`."""
+        if isinstance(self.scheduler, TorchLRScheduler):
+            return self.scheduler.state_dict()
+        return {}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore a torch scheduler; a `ParamScheduler` follows from the iteration alone."""
+        # The trainer restores its hooks before its optimizer: these are still the configured ones.
+        self._configured_lrs = _base_lrs(self.optimizer)
+        if isinstance(self.scheduler, TorchLRScheduler):
+            self.scheduler.load_state_dict(state_dict)
+
+    def _report_base_lrs(self, configured: list[float]) -> None:
+        used = _base_lrs(self.optimizer)
+        logger.info(f"Resuming with base learning rates {_distinct(used)}")
+        if used != configured:
+            logger.warning(
+                f"The configured base learning rates {_distinct(configured)} have no effect: a "
+                f"resumed run keeps those of its checkpoint, {_distinct(used)}"
+            )
+
+
+class PeriodicCheckpointer(PeriodicCheckpointerBase, HookBase):
+    """The `detectron2.checkpoint.PeriodicCheckpointer`, of which it takes the arguments, as a hook.
+
+    `max_iter` is that of the trainer.
+    """
+
+    def before_train(self) -> None:
+        """Take over the length of training."""
+        self.max_iter = self.trainer.max_iter
+
+    def after_step(self) -> None:
+        """Save what is due after this iteration."""
+        self.step(self.trainer.iter)
+
+
+class BestCheckpointer(HookBase):
+    """Saves `{file_prefix}.pth` whenever the evaluation has found a better model.
+
+    Register it behind the `EvalHook`. `last_checkpoint` keeps naming the periodic checkpoint, so
+    that a resumed run continues where training was. The best value so far survives a resume.
+
+    Args:
+        eval_period: period of the `EvalHook`; 0 compares only after training.
+        checkpointer: what saves.
+        val_metric: name of the stored metric, as in "bbox/AP50".
+        mode: "max" or "min": which values are better.
+        file_prefix: name of the file without suffix.
+
+    Raises:
+        AssertionError: unknown `mode`.
+    """
+
+    def __init__(
+        self,
+        eval_period: int,
+        checkpointer: Checkpointer,
+        val_metric: str,
+        mode: str = "max",
+        file_prefix: str = "model_best",
+    ):
+        assert mode in ("max", "min"), f'mode must be "max" or "min", got {mode!r}'
+        self._period = eval_period
+        self._checkpointer = _without_tagging(checkpointer)
+        self._val_metric = val_metric
+        self._sign = 1 if mode == "max" else -1
+        self._file_prefix = file_prefix
+        self.best_metric: float | None = None
+        self.best_iter: int | None = None
+
+    def after_step(self) -> None:
+        """Compare after a periodic evaluation."""
+        if _is_eval_step(self.trainer, self._period):
+            self._compare()
+
+    def after_train(self) -> None:
+        """Compare after the final evaluation."""
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
+            self._compare()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value and its iteration; {} as long as there is none."""
+        if self.best_metric is None:
+            return {}
+        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore the best value."""
+        self.best_metric = state_dict["best_metric"]
+        self.best_iter = state_dict["best_iter"]
+
+    def _compare(self) -> None:
+        latest = self.trainer.storage.latest().get(self._val_metric)
+        if latest is None:
+            logger.warning(
+                f"No value of {self._val_metric!r} is stored, so no best checkpoint is kept; the "
+                "metric must be one that the EvalHook, registered before, returns"
+            )
+            return
+        value, iteration = float(latest[0]), latest[1]
+        what = f"latest eval score for {self._val_metric} is {value:.5f}"
+        if math.isnan(value):
+            logger.info(f"Not saving as {what}")
+        elif self.best_metric is None:
+            self._save(value, iteration)
+            logger.info(f"Saved first model at {value:.5f} @ {iteration} steps")
+        elif self._sign * value > self._sign * self.best_metric:
+            previous = f"{self.best_metric:.5f} @ iteration {self.best_iter}"
+            self._save(value, iteration)
+            logger.info(f"Saved best model as {what}, better than {previous}")
+        else:
+            best = f"{self.best_metric:.5f} @ iteration {self.best_iter}"
+            logger.info(f"Not saving as {what}, not better than {best}")
+
+    def _save(self, value: float, iteration: int) -> None:
+        self.best_metric, self.best_iter = value, iteration
+        self._checkpointer.save(self._file_prefix, iteration=iteration)
+
+
+class EvalHook(HookBase):
+    """Runs an evaluation periodically and after training, on all ranks.
+
+    Args:
+        eval_period: iterations between two evaluations; 0 evaluates only after training.
+        eval_function: returns nested metrics, as in `{"bbox": {"AP": 38.1}}`, stored as scalars
+            `bbox/AP`. May return None or {}.
+        eval_after_train: evaluate also when training is complete.
+    """
+
+    def __init__(
+        self,
+        eval_period: int,
+        eval_function: Callable[[], Mapping[str, Any] | None],
+        eval_after_train: bool = True,
+    ):
+        self._period = eval_period
+        self._function = eval_function
+        self._eval_after_train = eval_after_train
+
+    def after_step(self) -> None:
+        """Evaluate if a period has ended; the last iteration is left to `after_train`."""
+        if _is_eval_step(self.trainer, self._period):
+            self._evaluate()
+
+    def after_train(self) -> None:
+        """Evaluate the final model."""
+        if self._eval_after_train and self.trainer.iter + 1 >= self.trainer.max_iter:
+            self._evaluate()
+
+    def _evaluate(self) -> None:
+        # Imported late: it brings torchvision, which every spawned process would wait for.
+        from detectron2.evaluation.testing import flatten_results_dict
+
+        results = self._function()
+        if results:
+            assert isinstance(results, Mapping), (
+                f"eval_function must return a dict, got {type(results).__name__}: {results!r}"
+            )
+            metrics = {name: _metric(name, v) for name, v in flatten_results_dict(results).items()}
+            self.trainer.storage.put_scalars(smoothing_hint=False, **metrics)
+        # Ranks without results wait for the one that computes them: later iterations are timed.
+        comm.synchronize()
+
+
+class PeriodicWriter(HookBase):
+    """Lets writers write what the event storage holds.
+
+    Register it last, so that the metrics of all hooks are in the same record.
+
+    Args:
+        writers: the writers, as `default_writers` makes them.
+        period: iterations between two writes; the last iteration is always written.
+    """
+
+    def __init__(self, writers: Sequence[EventWriter], period: int = 20):
+        for writer in writers:
+            assert isinstance(writer, EventWriter), (
+                f"a writer must be an EventWriter, got {type(writer).__name__}: {writer!r}"
+            )
+        self._writers = writers
+        self._period = period
+
+    def after_step(self) -> None:
+        """Write if a period or the training ends."""
+        next_iter = self.trainer.iter + 1
+        if next_iter % self._period == 0 or next_iter == self.trainer.max_iter:
+            for writer in self._writers:
+                writer.write()
+
+    def after_train(self) -> None:
+        """Write what came after the last iteration, and close the writers."""
+        for writer in self._writers:
+            writer.write()
+            writer.close()
+
+
+def _is_eval_step(trainer: TrainerBase, period: int) -> bool:
+    """Whether a periodic evaluation follows the current iteration, which is not the last."""
+    next_iter = trainer.iter + 1
+    return period > 0 and next_iter % period == 0 and next_iter != trainer.max_iter
+
+
+def _metric(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as e:
+        raise ValueError(
+            f"eval_function must return a nested dict of numbers, got {name} = {value!r} "
+            f"({type(value).__name__})"
+        ) from e
+
+
+def _without_tagging(checkpointer: Checkpointer) -> Checkpointer:
+    """The same checkpointer, whose `save` leaves `last_checkpoint` alone."""
+    untagged = copy.copy(checkpointer)
+    untagged.tag_last_checkpoint = lambda basename: None
+    return untagged
+
+
+def _representative_group(optimizer: Optimizer) -> int:
+    """Index of the parameter group whose learning rate is logged."""
+    groups = optimizer.param_groups
+    sizes = [len(group["params"]) for group in groups]
+    if max(sizes) > 1:
+        return sizes.index(max(sizes))
+    lrs = [group["lr"] for group in groups]
+    return lrs.index(Counter(lrs).most_common(1)[0][0])
+
+
+def _base_lrs(optimizer: Optimizer) -> list[float]:
+    return [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+
+
+def _distinct(values: Sequence[float]) -> list[float]:
+    return sorted(set(values), reverse=True)
+
+
+def _duration(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=int(seconds)))

@@ -1,0 +1,200 @@
+"""Starts the processes of a distributed run."""
+
+import contextlib
+import logging
+import os
+import socket
+import tempfile
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from detectron2.utils import comm
+
+__all__ = ["DEFAULT_TIMEOUT", "launch"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_TIMEOUT = timedelta(minutes=30)
+
+
+def launch(
+    main_func: Callable[..., Any],
+    num_gpus_per_machine: int,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str | None = None,
+    args: tuple = (),
+    timeout: timedelta = DEFAULT_TIMEOUT,
+) -> None:
+    """Run a function in every process of a run; to be called once on every machine.
+
+    One process in total runs `main_func` right here. Else this machine spawns
+    `num_gpus_per_machine` processes, which join a process group (NCCL if there is CUDA, else
+    GLOO). If one of them fails, the others are stopped at once and its failure is raised here.
+
+    Under `torchrun` (RANK, WORLD_SIZE and LOCAL_RANK are set) nothing is spawned: this process
+    joins the group that the environment describes, and the numbers given here are ignored.
+
+    Args:
+        main_func: what to run; importable by name, because new processes are spawned.
+        num_gpus_per_machine: processes per machine, one for each GPU (or each CPU process).
+        num_machines: number of machines.
+        machine_rank: index of this machine, from 0.
+        dist_url: where the processes meet, as in "tcp://10.0.0.1:29500". "auto" or None picks a
+            free port; only on a single machine.
+        args: arguments of `main_func`, which can be pickled.
+        timeout: how long one process waits for the others in a collective operation.
+
+    Raises:
+        AssertionError: no `dist_url` for several machines, or fewer GPUs than processes.
+        torch.multiprocessing.ProcessRaisedException: a process has raised an exception; the
+            message names its rank and holds its traceback.
+        torch.multiprocessing.ProcessExitedException: a process has died or exited on its own.
+    """
+    if _is_under_torchrun() and not dist.is_initialized():
+        _run_under_torchrun(main_func, args, timeout)
+        return
+    world_size = num_machines * num_gpus_per_machine
+    if world_size <= 1:
+        main_func(*args)
+        return
+    if dist_url in (None, "auto"):
+        assert num_machines == 1, (
+            f"dist_url={dist_url!r} works on a single machine only, got num_machines="
+            f"{num_machines}; give the address of machine 0, as in --dist-url tcp://10.0.0.1:29500"
+        )
+        dist_url = f"tcp://127.0.0.1:{_free_port()}"
+    _check_gpus(num_gpus_per_machine)
+    first_rank = machine_rank * num_gpus_per_machine
+    with tempfile.TemporaryDirectory(prefix="detectron2_launch_") as folder:
+        report = Path(folder) / "first_failure.txt"
+        worker_args = (
+            main_func, world_size, num_gpus_per_machine, first_rank, dist_url, args, timeout, report
+        )  # fmt: skip
+        try:
+            mp.spawn(_worker, args=worker_args, nprocs=num_gpus_per_machine)
+        except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
+            raise _cause(error, report, first_rank, world_size) from None
+
+
+def _worker(
+    local_rank: int,
+    main_func: Callable[..., Any],
+    world_size: int,
+    num_local: int,
+    first_rank: int,
+    dist_url: str,
+    args: tuple,
+    timeout: timedelta,
+    report: Path,
+) -> None:
+    try:
+        _join(dist_url, world_size, first_rank + local_rank, local_rank, num_local, timeout)
+        main_func(*args)
+    except Exception:
+        _report_if_first(report, local_rank)
+        raise
+    dist.destroy_process_group()
+
+
+def _report_if_first(report: Path, local_rank: int) -> None:
+    """Leave the current exception for `launch`, unless another process was earlier.
+
+    One failure makes the others fail in their collectives soon after: the first is the cause.
+    """
+    own = report.with_name(f"failure_{local_rank}.txt")
+    own.write_text(f"{local_rank} {os.getpid()}\n{traceback.format_exc()}", encoding="utf-8")
+    # A link appears with its whole content or not at all, though this process may be killed now.
+    with contextlib.suppress(FileExistsError):
+        report.hardlink_to(own)
+
+
+def _cause(
+    error: mp.ProcessRaisedException | mp.ProcessExitedException,
+    report: Path,
+    first_rank: int,
+    world_size: int,
+) -> Exception:
+    """The exception that tells a user which rank has failed first, and why."""
+    raised = str(error)
+    local_rank, pid = error.error_index, error.error_pid
+    if report.exists():
+        head, trace = report.read_text(encoding="utf-8").split("\n", 1)
+        local_rank, pid = map(int, head.split())
+        raised = f"rank {first_rank + local_rank} of {world_size} has failed:\n\n{trace}"
+    if isinstance(error, mp.ProcessRaisedException):
+        return mp.ProcessRaisedException(f"{raised}\nAll ranks were stopped.", local_rank, pid)
+    how = f"has exited with code {error.exit_code}"
+    if error.signal_name:
+        how = f"was ended by signal {error.signal_name} (SIGKILL often means: out of memory)"
+    return mp.ProcessExitedException(
+        f"rank {first_rank + error.error_index} of {world_size} {how}. All ranks were stopped."
+        + (f"\n\nThe first exception: {raised}" if report.exists() else ""),
+        error.error_index,
+        error.error_pid,
+        error.exit_code,
+        error.signal_name,
+    )
+
+
+def _is_under_torchrun() -> bool:
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+
+
+def _run_under_torchrun(main_func: Callable[..., Any], args: tuple, timeout: timedelta) -> None:
+    world_size = int(os.environ["WORLD_SIZE"])
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    num_local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    _check_gpus(num_local)
+    _join("env://", world_size, rank, local_rank, num_local, timeout)
+    main_func(*args)
+    # Only after success: a process that fails must end without waiting for the others.
+    dist.destroy_process_group()
+
+
+def _join(
+    dist_url: str,
+    world_size: int,
+    rank: int,
+    local_rank: int,
+    num_local: int,
+    timeout: timedelta,
+) -> None:
+    """Make this process one of the run."""
+    on_cuda = torch.cuda.is_available()
+    if on_cuda:
+        torch.cuda.set_device(local_rank)
+    try:
+        dist.init_process_group(
+            backend="nccl" if on_cuda else "gloo",
+            init_method=dist_url,
+            world_size=world_size,
+            rank=rank,
+            timeout=timeout,
+        )
+    except Exception:
+        logger.error(f"Rank {rank} cannot join the process group at {dist_url}")
+        raise
+    comm.create_local_process_group(num_local)
+    comm.synchronize()
+
+
+def _check_gpus(num_local: int) -> None:
+    if torch.cuda.is_available():
+        assert num_local <= torch.cuda.device_count(), (
+            f"{num_local} processes per machine need as many GPUs, but this machine has "
+            f"{torch.cuda.device_count()}; reduce --num-gpus"
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

@@ -1,0 +1,518 @@
+"""The training loop, what one iteration does, and the hooks that run around it."""
+
+import logging
+import math
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim import Optimizer
+
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage, get_event_storage
+
+logger = logging.getLogger(__name__)
+
+
+class HookBase:
+    """Something that happens around the iterations of a trainer.
+
+    The phases are called in this order, and hooks in the order of their registration:
+
+        before_train
+        for each iteration: before_step, (forward, backward), after_backward, (update), after_step
+        after_train
+
+    In `before_step` and `after_step`, `trainer.iter` is the number of the current iteration. In
+    `after_train` it is `trainer.max_iter` unless training has failed.
+
+    Attributes:
+        trainer: the trainer of the hook, set by `TrainerBase.register_hooks` (a weak reference).
+    """
+
+    trainer: "TrainerBase | None" = None
+
+    def before_train(self) -> None:
+        """Called once, before the first iteration."""
+
+    def before_step(self) -> None:
+        """Called before each iteration."""
+
+    def after_backward(self) -> None:
+        """Called between the backward pass and the update of the weights."""
+
+    def after_step(self) -> None:
+        """Called after each iteration."""
+
+    def after_train(self) -> None:
+        """Called once, after the last iteration, also when training has failed."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the hook needs to continue in a resumed run; it goes into checkpoints."""
+        return {}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` returned; a hook without state has nothing to take."""
+
+
+class TrainerBase:
+    """An iterative trainer with hooks; a subclass defines `run_step`.
+
+    Attributes:
+        iter: number of the current iteration, from 0; `max_iter` after a complete training.
+        start_iter: iteration at which `train` started.
+        max_iter: iteration at which training ends (exclusive).
+        storage: the `EventStorage` of the running training.
+    """
+
+    max_iter: int
+    storage: EventStorage
+
+    def __init__(self):
+        self._hooks: list[HookBase] = []
+        self.iter = 0
+        self.start_iter = 0
+
+    def register_hooks(self, hooks: Iterable[HookBase | None]) -> None:
+        """Add hooks, which are called in the order in which they are registered.
+
+        Args:
+            hooks: the hooks; None entries are left out.
+
+        Raises:
+            AssertionError: an entry is not a `HookBase`.
+        """
+        hooks = [hook for hook in hooks if hook is not None]
+        for hook in hooks:
+            assert isinstance(hook, HookBase), (
+                f"a hook must be a HookBase, got {type(hook).__name__}: {hook!r}"
+            )
+            hook.trainer = weakref.proxy(self)
+        self._hooks.extend(hooks)
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Run the iterations from `start_iter` up to, not including, `max_iter`.
+
+        `after_train` always runs: after a failure, and also where no iteration is left to do.
+
+        Args:
+            start_iter: first iteration; above 0 in a resumed run.
+            max_iter: number of iterations of the whole training.
+
+        Raises:
+            Exception: whatever an iteration or a hook raises; the first failure if there are more.
+        """
+        logger.info(f"Starting training from iteration {start_iter}")
+        self.iter = self.start_iter = start_iter
+        self.max_iter = max_iter
+        with EventStorage(start_iter) as self.storage:
+            try:
+                self._run_iterations()
+            except BaseException as error:
+                if isinstance(error, Exception):
+                    logger.exception("Exception during training:")
+                self._after_failed_train()
+                raise
+            self.after_train()
+
+    def _run_iterations(self) -> None:
+        self.before_train()
+        for iteration in range(self.start_iter, self.max_iter):
+            self.iter = iteration
+            self.before_step()
+            self.run_step()
+            self.after_step()
+        self.iter = self.max_iter  # tells after_train that training is complete
+
+    def _after_failed_train(self) -> None:
+        """Run `after_train` without letting it hide the failure that ended training."""
+        try:
+            self.after_train()
+        except Exception:
+            logger.error("after_train failed too; the exception of the training itself is raised")
+
+    def before_train(self) -> None:
+        """Run `before_train` of every hook."""
+        for hook in self._hooks:
+            hook.before_train()
+
+    def before_step(self) -> None:
+        """Run `before_step` of every hook."""
+        self.storage.iter = self.iter
+        for hook in self._hooks:
+            hook.before_step()
+
+    def after_backward(self) -> None:
+        """Run `after_backward` of every hook."""
+        for hook in self._hooks:
+            hook.after_backward()
+
+    def after_step(self) -> None:
+        """Run `after_step` of every hook."""
+        for hook in self._hooks:
+            hook.after_step()
+
+    def after_train(self) -> None:
+        """Run `after_train` of every hook, also of those behind a hook that fails.
+
+        Raises:
+            Exception: the first failure, after all hooks have run.
+        """
+        self.storage.iter = self.iter
+        _call_all([hook.after_train for hook in self._hooks])
+
+    def run_step(self) -> None:
+        """Do one iteration."""
+        raise NotImplementedError(f"{type(self).__name__} must define run_step()")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The iteration, and the state of every hook that has one, by name of the hook's class.
+
+        Of several hooks of one class only the first is stored.
+        """
+        state: dict[str, Any] = {"iteration": self.iter}
+        hooks: dict[str, Any] = {}
+        for hook in self._hooks:
+            hook_state = hook.state_dict()
+            if hook_state:
+                hooks.setdefault(type(hook).__qualname__, hook_state)
+        if hooks:
+            state["hooks"] = hooks
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore the iteration and the state of the hooks."""
+        self.iter = state_dict["iteration"]
+        for name, hook_state in state_dict.get("hooks", {}).items():
+            hook = next((h for h in self._hooks if type(h).__qualname__ == name), None)
+            if hook is None:
+                logger.warning(
+                    f"The checkpoint holds the state of a hook {name}, which is not registered; "
+                    "that state is ignored"
+                )
+            else:
+                hook.load_state_dict(hook_state)
+
+
+class SimpleTrainer(TrainerBase):
+    """Trains one model with one optimizer on one stream of data.
+
+    An iteration fetches data, runs the model, which returns losses, sums these, runs backward and
+    updates the weights. Use hooks for everything else.
+
+    The losses are stored as scalars: their mean over the ranks, `total_loss`, and `data_time`
+    (seconds waited for data, the slowest rank). All losses reach the host in one transfer, and all
+    ranks see the same numbers, so that a loss that is not finite stops every rank in the same
+    iteration, before the weights are updated.
+
+    Args:
+        model: called with the data, returns one loss or a dict of losses (the same names on
+            every rank). It is put into training mode.
+        data_loader: endless iterable of data.
+        optimizer: updates the weights.
+        gather_metric_period: store and check the losses every so many iterations.
+        zero_grad_before_forward: clear the gradients before the forward pass, not before the
+            backward pass.
+        async_write_metrics: do not wait for the losses of an iteration; store and check them in
+            the next one. A loss that is not finite is then found one update later.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Iterable[Any],
+        optimizer: Optimizer,
+        gather_metric_period: int = 1,
+        zero_grad_before_forward: bool = False,
+        async_write_metrics: bool = False,
+    ):
+        super().__init__()
+        if gather_metric_period < 1:
+            raise ValueError(
+                f"gather_metric_period must be a positive number, got {gather_metric_period}"
+            )
+        model.train()
+        self.model = model
+        self.data_loader = data_loader
+        self.optimizer = optimizer
+        self.gather_metric_period = gather_metric_period
+        self.zero_grad_before_forward = zero_grad_before_forward
+        self.async_write_metrics = async_write_metrics
+        self._data_iterator: Iterator[Any] | None = None
+        self._pending_metrics: _LossMetrics | None = None
+
+    def run_step(self) -> None:
+        """Do one iteration.
+
+        Raises:
+            AssertionError: the model is in evaluation mode.
+            StopIteration: the data loader has ended.
+            TypeError: the model returns something else than losses.
+            FloatingPointError: the sum of the losses is not finite (on every rank).
+        """
+        assert self.model.training, (
+            f"[{type(self).__name__}] the model is in evaluation mode in iteration {self.iter}; "
+            "call model.train() after an evaluation"
+        )
+        start = time.perf_counter()
+        data = self._next_data()
+        data_time = time.perf_counter() - start
+
+        if self.zero_grad_before_forward:
+            self.optimizer.zero_grad()
+        losses, total_loss = self._compute_losses(data)
+        if not self.zero_grad_before_forward:
+            self.optimizer.zero_grad()
+        self._backward(total_loss)
+        self.after_backward()
+        self._write_metrics(losses, data_time)
+        self._update()
+
+    def after_train(self) -> None:
+        """Store losses that are still on their way, then run `after_train` of every hook."""
+        _call_all([self._flush_metrics, super().after_train])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the base class and of the optimizer."""
+        return {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore the iteration, the hooks and the optimizer."""
+        super().load_state_dict(state_dict)
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+
+    def _next_data(self) -> Any:
+        if self._data_iterator is None:
+            self._data_iterator = iter(self.data_loader)
+        try:
+            return next(self._data_iterator)
+        except StopIteration:
+            raise StopIteration(
+                f"the data loader ended before iteration {self.iter} of {self.max_iter}; "
+                "training needs a loader that never ends"
+            ) from None
+
+    def _compute_losses(self, data: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """The losses by name, and their sum."""
+        losses = self.model(data)
+        if isinstance(losses, torch.Tensor):
+            losses = {"total_loss": losses}
+        if not isinstance(losses, Mapping) or not losses:
+            raise TypeError(
+                "a model in training mode must return a loss tensor or a dict of losses, "
+                f"{type(self.model).__name__} returned {type(losses).__name__}: {losses!r:.200}"
+            )
+        return losses, sum(losses.values())
+
+    def _backward(self, total_loss: torch.Tensor) -> None:
+        total_loss.backward()
+
+    def _update(self) -> None:
+        self.optimizer.step()
+
+    def _write_metrics(self, losses: Mapping[str, torch.Tensor], data_time: float) -> None:
+        """Store the losses of this iteration, or of the one before when writing lags behind."""
+        self._flush_metrics()
+        if (self.iter + 1) % self.gather_metric_period != 0:
+            return
+        self._pending_metrics = _LossMetrics(self.iter, losses, data_time)
+        if not self.async_write_metrics:
+            self._flush_metrics()
+
+    def _flush_metrics(self) -> None:
+        metrics, self._pending_metrics = self._pending_metrics, None
+        if metrics is not None:
+            metrics.store()
+
+
+class AMPTrainer(SimpleTrainer):
+    """A `SimpleTrainer` whose forward pass runs in mixed precision.
+
+    Gradients that overflow are skipped by the loss scaler; a loss that overflows is an error, as
+    in `SimpleTrainer`. bfloat16 has the range of float32, so nothing is scaled then.
+
+    float16 needs a CUDA device. On another device, training runs in float32, with a warning, so
+    that a configuration can be tried out there; bfloat16 works on the CPU.
+
+    Args:
+        model: see `SimpleTrainer`; `DistributedDataParallel` must have one device per process.
+        data_loader: see `SimpleTrainer`.
+        optimizer: see `SimpleTrainer`.
+        gather_metric_period: see `SimpleTrainer`.
+        zero_grad_before_forward: see `SimpleTrainer`.
+        grad_scaler: scales the loss; None makes a `torch.amp.GradScaler` for float16 on CUDA.
+        precision: type of the forward pass, torch.float16 or torch.bfloat16.
+        log_grad_scaler: store the scale as scalar `[metric]grad_scaler`.
+        async_write_metrics: see `SimpleTrainer`.
+
+    Raises:
+        AssertionError: the model is wrapped for several devices in one process.
+
+    Reference: Micikevicius et al. 2018, arXiv 1710.03740, section 3 (loss scaling).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Iterable[Any],
+        optimizer: Optimizer,
+        gather_metric_period: int = 1,
+        zero_grad_before_forward: bool = False,
+        grad_scaler: torch.amp.GradScaler | None = None,
+        precision: torch.dtype = torch.float16,
+        log_grad_scaler: bool = False,
+        async_write_metrics: bool = False,
+    ):
+        devices = getattr(model, "device_ids", None) or []
+        single = not isinstance(model, DistributedDataParallel) or len(devices) <= 1
+        assert single and not isinstance(model, DataParallel), (
+            f"AMPTrainer needs one device per process, got {type(model).__name__} on {devices}"
+        )
+        super().__init__(
+            model,
+            data_loader,
+            optimizer,
+            gather_metric_period,
+            zero_grad_before_forward,
+            async_write_metrics,
+        )
+        self.precision = precision
+        self.log_grad_scaler = log_grad_scaler
+        self._device_type = _device_type(model)
+        if grad_scaler is None:
+            scaled = self._device_type == "cuda" and precision == torch.float16
+            grad_scaler = torch.amp.GradScaler(self._device_type, enabled=scaled)
+        self.grad_scaler = grad_scaler
+        if self._in_float32():
+            logger.warning(
+                f"Mixed precision in {precision} needs a CUDA device, but the model is on "
+                f"{self._device_type}: training runs in float32"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the base class and of the loss scaler, {} if that is switched off."""
+        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore also the loss scaler, where the checkpoint holds one."""
+        super().load_state_dict(state_dict)
+        scaler_state = state_dict.get("grad_scaler")
+        if scaler_state:
+            self.grad_scaler.load_state_dict(scaler_state)
+        elif self.grad_scaler.is_enabled():
+            logger.warning(
+                "The checkpoint was written without loss scaling; the loss scale starts from "
+                f"{self.grad_scaler.get_scale()}"
+            )
+
+    def _in_float32(self) -> bool:
+        return self._device_type != "cuda" and self.precision == torch.float16
+
+    def _compute_losses(self, data: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        context: AbstractContextManager = nullcontext()
+        if not self._in_float32():
+            context = torch.autocast(self._device_type, dtype=self.precision)
+        with context:
+            return super()._compute_losses(data)
+
+    def _backward(self, total_loss: torch.Tensor) -> None:
+        self.grad_scaler.scale(total_loss).backward()
+        if self.log_grad_scaler:
+            get_event_storage().put_scalar("[metric]grad_scaler", self.grad_scaler.get_scale())
+
+    def _update(self) -> None:
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+
+class _LossMetrics:
+    """The losses of one iteration, of all ranks, on their way from the device to the storage.
+
+    Args:
+        iteration: the iteration that the losses belong to.
+        losses: one-element tensors by name, the same names on every rank.
+        data_time: seconds that this rank has waited for data.
+    """
+
+    def __init__(self, iteration: int, losses: Mapping[str, torch.Tensor], data_time: float):
+        self._iteration = iteration
+        self._names = list(losses)
+        self._data_time = data_time
+        # Ranks may build their dicts in different orders; the columns must mean the same.
+        columns = [losses[name].detach().reshape(()).double() for name in sorted(losses)]
+        row = torch.stack([*columns, columns[0].new_tensor(data_time)])
+        rows = _all_gather_rows(row)
+        self._rows = rows.to("cpu", non_blocking=True)
+        self._arrived = torch.cuda.Event() if rows.is_cuda else None
+        if self._arrived is not None:
+            self._arrived.record()
+
+    def store(self) -> None:
+        """Put the scalars into the event storage, which every rank does with the same losses.
+
+        Raises:
+            FloatingPointError: the total loss is not finite.
+        """
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        *columns, data_times = self._rows.T.tolist()  # (R, n + 1) -> n + 1 lists of R values
+        per_rank = dict(zip(sorted(self._names), columns, strict=True))
+        losses = {name: sum(per_rank[name]) / len(per_rank[name]) for name in self._names}
+        total = sum(losses.values())
+        if not math.isfinite(total):
+            raise FloatingPointError(self._complaint(losses, per_rank))
+        storage = get_event_storage()
+        scalars = {"data_time": max(data_times), "rank_data_time": self._data_time}
+        scalars.update({"total_loss": total, **losses})
+        storage.put_scalars(cur_iter=self._iteration, **scalars)
+
+    def _complaint(
+        self, losses: Mapping[str, float], per_rank: Mapping[str, Sequence[float]]
+    ) -> str:
+        message = (
+            f"Loss became infinite or NaN at iteration={self._iteration}! loss_dict = {losses}"
+        )
+        if len(self._rows) > 1:
+            bad = [
+                not math.isfinite(sum(values)) for values in zip(*per_rank.values(), strict=True)
+            ]
+            message += f"; on ranks {[rank for rank, is_bad in enumerate(bad) if is_bad]}"
+        return message
+
+
+def _all_gather_rows(row: torch.Tensor) -> torch.Tensor:
+    """The rows (n,) of all ranks as (R, n), the same on every rank."""
+    if comm.get_world_size() == 1:
+        return row[None]
+    if dist.get_backend() != "nccl":
+        row = row.cpu()
+    rows = [torch.empty_like(row) for _ in range(comm.get_world_size())]
+    dist.all_gather(rows, row)
+    return torch.stack(rows)
+
+
+def _device_type(model: nn.Module) -> str:
+    """Type of the device that holds the weights ("cuda", "cpu"); "cpu" if there are none."""
+    tensor = next(chain(model.parameters(), model.buffers()), None)
+    return "cpu" if tensor is None else tensor.device.type
+
+
+def _call_all(functions: Iterable[Callable[[], None]]) -> None:
+    """Call all functions even if one fails, log every failure, raise the first at the end."""
+    first = None
+    for function in functions:
+        try:
+            function()
+        except Exception as error:
+            if first is None:
+                first = error
+            logger.exception(f"Exception in {getattr(function, '__qualname__', function)}:")
+    if first is not None:
+        raise first

@@ -1,0 +1,143 @@
+import math
+from collections.abc import Sequence
+
+import torch
+from fvcore.nn import giou_loss, smooth_l1_loss
+from torch import Tensor
+
+from detectron2.layers import ciou_loss, diou_loss
+
+# exp(dw) may enlarge a box at most by this factor: a 16 pixel anchor becomes 1000 pixels wide.
+_DEFAULT_SCALE_CLAMP = math.log(1000.0 / 16)
+
+_OVERLAP_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
+
+
+class Box2BoxTransform:
+    """Encodes a box relative to a source box as (dx, dy, dw, dh), and decodes it again.
+
+    `dx, dy` is the shift of the centre in units of the source's width and height, `dw, dh` the log
+    of the ratio of the sizes; each is multiplied by its weight.
+
+    Reference: Girshick et al. 2014, arXiv 1311.2524, appendix C; the weights are those of Girshick
+    2015, arXiv 1504.08083 (targets scaled to about unit variance).
+    """
+
+    def __init__(self, weights: Sequence[float], scale_clamp: float = _DEFAULT_SCALE_CLAMP):
+        """Set the scale of the deltas.
+
+        Args:
+            weights: factors of dx, dy, dw, dh, e.g. (10, 10, 5, 5).
+            scale_clamp: upper limit of dw and dh (after division by the weights) when decoding;
+                keeps `exp` finite.
+        """
+        self.weights = weights
+        self.scale_clamp = scale_clamp
+
+    def get_deltas(self, src_boxes: Tensor, target_boxes: Tensor) -> Tensor:
+        """Encode `target_boxes` relative to `src_boxes`.
+
+        Args:
+            src_boxes: (N, 4) xyxy boxes, e.g. anchors or proposals, of positive width.
+            target_boxes: (N, 4) xyxy boxes, e.g. ground truth.
+
+        Returns:
+            (N, 4) weighted deltas; `apply_deltas(deltas, src_boxes)` gives `target_boxes` back.
+
+        Raises:
+            AssertionError: if a source box has a width of zero or less (on a GPU the check
+                runs asynchronously and ends the process's use of the device).
+        """
+        _check_positive_width(src_boxes)
+        src_x, src_y, src_w, src_h = _centers_and_sizes(src_boxes)
+        target_x, target_y, target_w, target_h = _centers_and_sizes(target_boxes)
+        wx, wy, ww, wh = self.weights
+        dx = wx * (target_x - src_x) / src_w
+        dy = wy * (target_y - src_y) / src_h
+        dw = ww * torch.log(target_w / src_w)
+        dh = wh * torch.log(target_h / src_h)
+        return torch.stack((dx, dy, dw, dh), dim=1)
+
+    def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
+        """Decode `deltas` relative to `boxes`.
+
+        Args:
+            deltas: (N, k*4), k sets of deltas per box side by side, e.g. one per class.
+            boxes: (N, 4) xyxy source boxes.
+
+        Returns:
+            (N, k*4) float32 xyxy boxes, side by side like the deltas.
+        """
+        # Half precision has too few bits for pixel coordinates, so decode in float32 under AMP too.
+        deltas = deltas.float()
+        x, y, w, h = (v[:, None] for v in _centers_and_sizes(boxes.to(deltas.dtype)))
+        wx, wy, ww, wh = self.weights
+        dx = deltas[:, 0::4] / wx
+        dy = deltas[:, 1::4] / wy
+        dw = torch.clamp(deltas[:, 2::4] / ww, max=self.scale_clamp)
+        dh = torch.clamp(deltas[:, 3::4] / wh, max=self.scale_clamp)
+        center_x, center_y = dx * w + x, dy * h + y
+        half_w, half_h = 0.5 * (torch.exp(dw) * w), 0.5 * (torch.exp(dh) * h)
+        corners = (center_x - half_w, center_y - half_h, center_x + half_w, center_y + half_h)
+        return torch.stack(corners, dim=-1).reshape(deltas.shape)  # (N, k, 4) -> (N, k*4)
+
+
+def box_regression_loss(
+    anchors: Tensor,
+    box2box_transform: Box2BoxTransform,
+    pred_deltas: Tensor,
+    gt_boxes: Tensor,
+    loss_type: str,
+    smooth_l1_beta: float,
+) -> Tensor:
+    """Sum of the box regression losses of the given rows.
+
+    The caller selects the foreground rows first, so that nothing is computed for background.
+
+    Args:
+        anchors: (N, 4) xyxy source boxes (anchors or proposals) of the foreground rows.
+        box2box_transform: coder between boxes and deltas.
+        pred_deltas: (N, 4) predicted deltas.
+        gt_boxes: (N, 4) xyxy matched ground truth boxes.
+        loss_type: "smooth_l1" compares deltas; "giou", "diou" and "ciou" compare decoded boxes.
+        smooth_l1_beta: where the smooth L1 loss turns from quadratic to linear; below 1e-5 it is
+            the L1 loss. Not used by the other types.
+
+    Returns:
+        Scalar; 0 with a gradient path when N is 0.
+
+    Raises:
+        ValueError: if `loss_type` is unknown.
+
+    Reference: GIoU: Rezatofighi et al. 2019, arXiv 1902.09630; DIoU and CIoU: Zheng et al. 2020,
+    arXiv 1911.08287.
+    """
+    if loss_type == "smooth_l1":
+        target_deltas = box2box_transform.get_deltas(anchors, gt_boxes)
+        return smooth_l1_loss(pred_deltas, target_deltas, beta=smooth_l1_beta, reduction="sum")
+    if loss_type not in _OVERLAP_LOSSES:
+        raise ValueError(
+            f"box_reg_loss_type must be one of {['smooth_l1', *_OVERLAP_LOSSES]}, got {loss_type!r}"
+        )
+    pred_boxes = box2box_transform.apply_deltas(pred_deltas, anchors)
+    return _OVERLAP_LOSSES[loss_type](pred_boxes, gt_boxes, reduction="sum")
+
+
+def _centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(N, 4) xyxy boxes -> centre x, centre y, width, height, each (N,)."""
+    x0, y0, x1, y1 = boxes.unbind(dim=1)
+    width, height = x1 - x0, y1 - y0
+    return x0 + 0.5 * width, y0 + 0.5 * height, width, height
+
+
+def _check_positive_width(boxes: Tensor) -> None:
+    """Assert that all (N, 4) xyxy boxes have a positive width, without waiting for a GPU."""
+    positive = boxes[:, 2] > boxes[:, 0]
+    message = "the boxes that Box2BoxTransform encodes against must have a positive width"
+    if boxes.is_cuda:
+        torch._assert_async(positive.all(), message)
+        return
+    assert positive.all(), (
+        f"{message}, got {boxes[~positive][0].tolist()} "
+        f"({int((~positive).sum())} such boxes of {len(boxes)}); check proposals and ground truth"
+    )

@@ -1,0 +1,127 @@
+import itertools
+import logging
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+_NO_OVERLAP_WARNINGS = 5
+
+
+class Matcher:
+    """Assigns to each prediction (anchor, proposal) one ground truth and a label.
+
+    A prediction is matched with the ground truth of highest quality (usually the IoU); the label
+    says in which interval between the thresholds that quality lies: background, ignored or
+    foreground.
+
+    Reference: Ren et al. 2015, arXiv 1506.01497, section 3.1.2 (with low-quality matches, as its
+    condition (i)).
+    """
+
+    def __init__(
+        self,
+        thresholds: Sequence[float],
+        labels: Sequence[int],
+        allow_low_quality_matches: bool = False,
+    ):
+        """Set the intervals and their labels.
+
+        Args:
+            thresholds: ascending and positive; k thresholds make k + 1 intervals `low <= q < high`.
+            labels: label of each interval: -1 ignored, 0 background, 1 foreground.
+            allow_low_quality_matches: also label 1 every prediction that is (with ties) the best
+                one of some ground truth. It keeps its own match, which may be another ground truth.
+
+        Raises:
+            AssertionError: if thresholds or labels break these rules.
+        """
+        thresholds, labels = list(thresholds), list(labels)
+        assert thresholds and thresholds[0] > 0 and thresholds == sorted(thresholds), (
+            f"Matcher thresholds must be positive and ascending, got {thresholds}"
+        )
+        assert all(label in (-1, 0, 1) for label in labels), (
+            f"Matcher labels must be -1 (ignore), 0 (background) or 1 (foreground), got {labels}"
+        )
+        assert len(labels) == len(thresholds) + 1, (
+            f"Matcher needs one label more than thresholds, got {labels} for {thresholds}"
+        )
+        self.thresholds = [-math.inf, *thresholds, math.inf]
+        self.labels = labels
+        self.allow_low_quality_matches = allow_low_quality_matches
+        self._warnings_left = _NO_OVERLAP_WARNINGS
+
+    def __call__(self, match_quality_matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """Match predictions with ground truth.
+
+        Args:
+            match_quality_matrix: (M, N) quality >= 0 of M ground truths and N predictions. M or N
+                may be 0: then every prediction gets match 0 and the lowest interval's label.
+
+        Returns:
+            `matches`: (N,) int64 index of the best ground truth.
+            `match_labels`: (N,) int8 labels.
+
+        Raises:
+            AssertionError: if the matrix is not 2-D or holds negative or NaN values (on a GPU the
+                value check runs asynchronously and ends the process's use of the device).
+        """
+        assert match_quality_matrix.dim() == 2, (
+            f"the match quality must be a (ground truths, predictions) matrix, "
+            f"got shape {tuple(match_quality_matrix.shape)}"
+        )
+        if match_quality_matrix.numel() == 0:
+            num_predictions = match_quality_matrix.size(1)
+            return (
+                match_quality_matrix.new_zeros(num_predictions, dtype=torch.int64),
+                match_quality_matrix.new_full((num_predictions,), self.labels[0], dtype=torch.int8),
+            )
+        _check_not_negative(match_quality_matrix)
+        best_quality, matches = match_quality_matrix.max(dim=0)
+        match_labels = torch.ones_like(matches, dtype=torch.int8)
+        intervals = itertools.pairwise(self.thresholds)
+        for label, (low, high) in zip(self.labels, intervals, strict=True):
+            match_labels[(best_quality >= low) & (best_quality < high)] = label
+        if self.allow_low_quality_matches:
+            self._label_best_of_each_ground_truth(match_labels, match_quality_matrix)
+        return matches, match_labels
+
+    def _label_best_of_each_ground_truth(self, match_labels: Tensor, quality: Tensor) -> None:
+        """Set (N,) `match_labels` to 1 where a prediction reaches the maximum of a row, in place.
+
+        A ground truth without any overlap has the maximum 0, which all predictions without overlap
+        reach: they become positive, as in upstream Detectron2, on which published results rest.
+        """
+        best_per_ground_truth = quality.amax(dim=1)  # (M,)
+        is_best = (quality == best_per_ground_truth[:, None]).any(dim=0)  # (N,)
+        match_labels.masked_fill_(is_best, 1)
+        if self._warnings_left > 0:
+            self._warn_about_no_overlap(best_per_ground_truth, quality.size(1))
+
+    def _warn_about_no_overlap(self, best_per_ground_truth: Tensor, num_predictions: int) -> None:
+        rows = torch.nonzero(best_per_ground_truth == 0).flatten().tolist()
+        if not rows:
+            return
+        self._warnings_left -= 1
+        logger.warning(
+            "%d of %d ground truths (rows %s) overlap none of the %d anchors or proposals, so "
+            "every prediction with quality 0 is labelled positive for them. Check for empty boxes, "
+            "boxes outside the image, and the anchor sizes.",
+            len(rows),
+            len(best_per_ground_truth),
+            rows[:5],
+            num_predictions,
+        )
+
+
+def _check_not_negative(quality: Tensor) -> None:
+    """Assert that a non-empty matrix is >= 0 (which NaN is not), without waiting for a GPU."""
+    lowest = quality.min()
+    message = "match quality must be >= 0"
+    if quality.is_cuda:
+        torch._assert_async(lowest >= 0, message)
+        return
+    assert lowest >= 0, f"{message}, got {lowest.item()}; check the boxes for NaN"

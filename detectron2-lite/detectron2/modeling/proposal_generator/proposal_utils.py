@@ -1,0 +1,182 @@
+"""Choosing proposals among scored boxes, and adding the ground truth to them."""
+
+import math
+
+import torch
+
+from detectron2.layers import batched_nms, cat
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import get_event_storage, has_event_storage
+
+# The logit of probability 1 - 1e-10: a ground-truth box ranks above every predicted one.
+_GROUND_TRUTH_LOGIT = math.log((1.0 - 1e-10) / 1e-10)
+
+
+def top_scoring(
+    logits: torch.Tensor, k: int, values: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The k best-scoring entries of every image, best first.
+
+    Args:
+        logits: (N, R) scores.
+        k: how many to take; all R where there are fewer.
+        values: (N, R, D), what belongs to the scores.
+
+    Returns:
+        Scores (N, k), their positions among the R (N, k), their values (N, k, D).
+    """
+    scores, positions = logits.topk(min(k, logits.shape[1]), dim=1)
+    index = positions[..., None].expand(-1, -1, values.shape[-1])  # (N, k, D)
+    return scores, positions, values.gather(1, index)
+
+
+@torch.no_grad()
+def find_top_rpn_proposals(
+    proposals: list[torch.Tensor],
+    pred_objectness_logits: list[torch.Tensor],
+    image_sizes: list[tuple[int, int]],
+    nms_thresh: float,
+    pre_nms_topk: int,
+    post_nms_topk: int,
+    min_box_size: float,
+    training: bool,
+) -> list[Instances]:
+    """Keep the best boxes of each level, then suppress overlaps within each level.
+
+    Args:
+        proposals: per level (N, R_l, 4), decoded boxes.
+        pred_objectness_logits: per level (N, R_l).
+        image_sizes: (height, width) per image, without padding.
+        nms_thresh: of two boxes of one level whose IoU is above it, the worse one goes.
+        pre_nms_topk: boxes kept per level and image before suppression.
+        post_nms_topk: boxes kept per image, all levels together, after suppression.
+        min_box_size: a box stays if both sides, clipped to the image, are longer (pixels).
+        training: whether a value that is not finite is an error or is dropped.
+
+    Returns:
+        Per image, best first: `proposal_boxes` and `objectness_logits`, without gradient.
+
+    Raises:
+        FloatingPointError: in training, a box or score is infinite or NaN.
+    """
+    scores, boxes = [], []
+    for level_boxes, level_logits in zip(proposals, pred_objectness_logits, strict=True):
+        level_scores, _, top_boxes = top_scoring(level_logits, pre_nms_topk, level_boxes)
+        scores.append(level_scores)
+        boxes.append(top_boxes)
+    return suppress_proposals(
+        boxes, scores, image_sizes, nms_thresh, post_nms_topk, min_box_size, training
+    )
+
+
+def suppress_proposals(
+    boxes: list[torch.Tensor],
+    scores: list[torch.Tensor],
+    image_sizes: list[tuple[int, int]],
+    nms_thresh: float,
+    post_nms_topk: int,
+    min_box_size: float,
+    training: bool,
+) -> list[Instances]:
+    """The second half of `find_top_rpn_proposals`, for boxes already reduced to the best ones.
+
+    Args:
+        boxes: per level (N, k_l, 4).
+        scores: per level (N, k_l).
+        image_sizes: as the other arguments, see `find_top_rpn_proposals`.
+        nms_thresh: see there.
+        post_nms_topk: see there.
+        min_box_size: see there.
+        training: see there.
+
+    Returns:
+        See `find_top_rpn_proposals`.
+
+    Raises:
+        FloatingPointError: in training, a box or score is infinite or NaN.
+    """
+    level_of_column = torch.cat(
+        [torch.full((s.shape[1],), level, device=s.device) for level, s in enumerate(scores)]
+    )
+    boxes, scores = cat(boxes, dim=1), cat(scores, dim=1)  # (N, k, 4), (N, k)
+    finite = torch.isfinite(boxes).all(dim=2) & torch.isfinite(scores)  # (N, k)
+    all_finite = bool(finite.all())  # the only read from the device for this check
+    if training and not all_finite:
+        _raise_diverged(level_of_column[~finite.all(dim=0)])
+
+    results = []
+    for i, image_size in enumerate(image_sizes):
+        candidates = boxes[i], scores[i], level_of_column
+        if not all_finite:
+            candidates = tuple(values[finite[i]] for values in candidates)
+        results.append(
+            _suppress_in_image(*candidates, image_size, nms_thresh, post_nms_topk, min_box_size)
+        )
+    return results
+
+
+def _suppress_in_image(
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    levels: torch.Tensor,
+    image_size: tuple[int, int],
+    nms_thresh: float,
+    post_nms_topk: int,
+    min_box_size: float,
+) -> Instances:
+    boxes = Boxes(boxes)
+    boxes.clip(image_size)
+    large = boxes.nonempty(threshold=min_box_size)
+    boxes, scores, levels = boxes[large], scores[large], levels[large]
+    keep = batched_nms(boxes.tensor, scores, levels, nms_thresh)[:post_nms_topk]
+    return Instances(image_size, proposal_boxes=boxes[keep], objectness_logits=scores[keep])
+
+
+def _raise_diverged(levels: torch.Tensor) -> None:
+    when = f" at iteration {get_event_storage().iter}" if has_event_storage() else ""
+    raise FloatingPointError(
+        f"Predicted boxes or scores contain Inf or NaN on feature levels "
+        f"{levels.unique().tolist()} (0 = first of in_features){when}. Training has diverged. "
+        "Lower the learning rate, warm up longer or clip gradients."
+    )
+
+
+def add_ground_truth_to_proposals(
+    gt: list[Instances] | list[Boxes], proposals: list[Instances]
+) -> list[Instances]:
+    """Append the ground-truth boxes of each image to its proposals.
+
+    With them, training has good proposals even while the proposal generator is bad.
+
+    Args:
+        gt: per image, `Instances` with `gt_boxes`, or the boxes themselves.
+        proposals: per image, with `proposal_boxes` and `objectness_logits`.
+
+    Returns:
+        Per image, the proposals followed by the ground truth, with the fields of the proposals.
+
+    Raises:
+        AssertionError: the lists differ in length, or a field of the proposals has no value for
+            the ground truth.
+    """
+    assert len(gt) == len(proposals), (
+        f"need ground truth for every image, got {len(gt)} for {len(proposals)} images"
+    )
+    return [
+        _append_ground_truth(gt_i, proposals_i)
+        for gt_i, proposals_i in zip(gt, proposals, strict=True)
+    ]
+
+
+def _append_ground_truth(gt: Instances | Boxes, proposals: Instances) -> Instances:
+    fields = {} if isinstance(gt, Boxes) else gt.get_fields()
+    boxes = gt if isinstance(gt, Boxes) else gt.gt_boxes
+    logits = torch.full((len(boxes),), _GROUND_TRUTH_LOGIT, device=boxes.device)
+    fields = {**fields, "proposal_boxes": boxes, "objectness_logits": logits}
+    wanted = proposals.get_fields().keys()
+    missing = sorted(wanted - fields.keys())
+    assert not missing, (
+        f"cannot append ground truth to proposals: it lacks the fields {missing} of the proposals"
+    )
+    as_proposals = Instances(proposals.image_size, **{name: fields[name] for name in wanted})
+    return Instances.cat([proposals, as_proposals])

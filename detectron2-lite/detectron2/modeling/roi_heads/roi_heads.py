@@ -1,0 +1,291 @@
+"""Sampling of proposals, and the standard heads for boxes and masks."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
+from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
+from detectron2.modeling.sampling import subsample_labels
+from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
+from detectron2.utils.events import get_event_storage
+
+
+def select_foreground_proposals(
+    proposals: list[Instances], bg_label: int
+) -> tuple[list[Instances], list[torch.Tensor]]:
+    """Keep the proposals that show an object.
+
+    Args:
+        proposals: per image, with `gt_classes`.
+        bg_label: the class that means background; -1 means ignored.
+
+    Returns:
+        Per image, the foreground proposals and the (R,) bool mask that chose them.
+    """
+    foreground, masks = [], []
+    for proposals_i in proposals:
+        gt_classes = proposals_i.gt_classes
+        is_foreground = (gt_classes != -1) & (gt_classes != bg_label)
+        foreground.append(proposals_i[is_foreground])
+        masks.append(is_foreground)
+    return foreground, masks
+
+
+class ROIHeads(nn.Module):
+    """Base of heads that work on proposals: labels and samples them for training.
+
+    Args:
+        num_classes: K, without background.
+        batch_size_per_image: proposals sampled per image.
+        positive_fraction: the largest share of objects among them.
+        proposal_matcher: labels proposals by IoU with the ground truth: 1 object, 0 background,
+            -1 ignored.
+        proposal_append_gt: add the ground-truth boxes to the proposals in training.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        batch_size_per_image: int,
+        positive_fraction: float,
+        proposal_matcher: Matcher,
+        proposal_append_gt: bool = True,
+    ):
+        super().__init__()
+        self.num_classes = num_classes
+        self.batch_size_per_image = batch_size_per_image
+        self.positive_fraction = positive_fraction
+        self.proposal_matcher = proposal_matcher
+        self.proposal_append_gt = proposal_append_gt
+
+    @torch.no_grad()
+    def label_and_sample_proposals(
+        self, proposals: list[Instances], targets: list[Instances]
+    ) -> list[Instances]:
+        """Choose the proposals to train on and say what each should predict.
+
+        Runs inside an `EventStorage`.
+
+        Args:
+            proposals: per image, with `proposal_boxes` and `objectness_logits`.
+            targets: per image, with `gt_boxes`, `gt_classes` and other `gt_*` fields.
+
+        Returns:
+            Per image, the sampled proposals, foreground first, with `gt_classes` (K is
+            background) and, where the image has objects, every `gt_*` field of the matched
+            object. Those of background rows have no meaning.
+        """
+        if self.proposal_append_gt:
+            proposals = add_ground_truth_to_proposals(targets, proposals)
+        sampled, num_foreground, num_background = [], 0, 0
+        for proposals_i, targets_i in zip(proposals, targets, strict=True):
+            matches, classes = self._match(proposals_i, targets_i)
+            foreground, background = subsample_labels(
+                classes, self.batch_size_per_image, self.positive_fraction, self.num_classes
+            )
+            num_foreground += len(foreground)
+            num_background += len(background)
+            rows = torch.cat([foreground, background])
+            sampled.append(_with_targets(proposals_i, targets_i, rows, matches, classes))
+        storage = get_event_storage()
+        storage.put_scalar("roi_head/num_fg_samples", num_foreground / len(sampled))
+        storage.put_scalar("roi_head/num_bg_samples", num_background / len(sampled))
+        return sampled
+
+    def _match(self, proposals: Instances, targets: Instances) -> tuple[torch.Tensor, torch.Tensor]:
+        """The object (R,) and the class (R,) of each proposal: K background, -1 ignored."""
+        iou = pairwise_iou(targets.gt_boxes, proposals.proposal_boxes)
+        matches, labels = self.proposal_matcher(iou)
+        if len(targets) == 0:
+            return matches, torch.full_like(matches, self.num_classes)
+        classes = targets.gt_classes[matches]
+        classes[labels == 0] = self.num_classes
+        classes[labels == -1] = -1
+        return matches, classes
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, torch.Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
+        """Sampled proposals and losses in training, detections and {} otherwise."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward()")
+
+
+def _with_targets(
+    proposals: Instances,
+    targets: Instances,
+    rows: torch.Tensor,
+    matches: torch.Tensor,
+    classes: torch.Tensor,
+) -> Instances:
+    """The chosen rows of `proposals` with their classes and the fields of matched objects."""
+    sampled = proposals[rows]
+    sampled.gt_classes = classes[rows]
+    if len(targets) > 0:
+        matched = matches[rows]
+        for name, value in targets.get_fields().items():
+            if name.startswith("gt_") and not sampled.has(name):
+                sampled.set(name, value[matched])
+    return sampled
+
+
+class StandardROIHeads(ROIHeads):
+    """A box branch and, where wanted, a mask branch, each with its own pooler and head.
+
+    Args:
+        box_in_features: names of the feature maps to pool boxes from.
+        box_pooler: makes (R, C, H, W) region features.
+        box_head: network on region features.
+        box_predictor: predicts from the output of `box_head`.
+        mask_in_features: names of the feature maps to pool masks from; None for no masks.
+        mask_pooler: pooler of the mask branch.
+        mask_head: network and loss of the mask branch.
+        keypoint_in_features: must be None, as `keypoint_pooler` and `keypoint_head`.
+        keypoint_pooler: must be None.
+        keypoint_head: must be None.
+        train_on_pred_boxes: train the mask branch on the boxes that the box branch predicts
+            instead of the proposals.
+        **kwargs: see `ROIHeads`.
+
+    Raises:
+        ValueError: a keypoint branch is asked for, or half a mask branch.
+
+    Reference: He et al. 2017, arXiv 1703.06870.
+    """
+
+    def __init__(
+        self,
+        *,
+        box_in_features: Sequence[str],
+        box_pooler: ROIPooler,
+        box_head: nn.Module,
+        box_predictor: FastRCNNOutputLayers,
+        mask_in_features: Sequence[str] | None = None,
+        mask_pooler: ROIPooler | None = None,
+        mask_head: nn.Module | None = None,
+        keypoint_in_features: None = None,
+        keypoint_pooler: None = None,
+        keypoint_head: None = None,
+        train_on_pred_boxes: bool = False,
+        **kwargs: object,
+    ):
+        super().__init__(**kwargs)
+        if any(x is not None for x in (keypoint_in_features, keypoint_pooler, keypoint_head)):
+            raise ValueError(
+                "detectron2-lite has no keypoint branch: keypoint_in_features, keypoint_pooler "
+                "and keypoint_head must be None; use upstream Detectron2 for keypoints"
+            )
+        self.box_in_features = list(box_in_features)
+        self.box_pooler = box_pooler
+        self.box_head = box_head
+        self.box_predictor = box_predictor
+        self.mask_on = mask_in_features is not None
+        if self.mask_on:
+            if mask_pooler is None or mask_head is None:
+                raise ValueError("mask_in_features is given, so mask_pooler and mask_head must be")
+            self.mask_in_features = list(mask_in_features)
+            self.mask_pooler = mask_pooler
+            self.mask_head = mask_head
+        self.train_on_pred_boxes = train_on_pred_boxes
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, torch.Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
+        """Train on proposals, or turn them into detections.
+
+        Args:
+            images: not used; other heads may.
+            features: (N, C, H, W) by name.
+            proposals: per image, with `proposal_boxes` and `objectness_logits`.
+            targets: per image, with `gt_boxes`, `gt_classes` and, for masks, `gt_masks`; needed
+                in training.
+
+        Returns:
+            In training the sampled proposals and the losses `loss_cls`, `loss_box_reg` and, with
+            masks, `loss_mask`; otherwise detections (`pred_boxes`, `scores`, `pred_classes` and,
+            with masks, `pred_masks`, see `mask_rcnn_inference`) and {}.
+
+        Raises:
+            AssertionError: training without targets.
+        """
+        if not self.training:
+            detections = self._forward_box(features, proposals)
+            return self.forward_with_given_boxes(features, detections), {}
+        assert targets is not None, (
+            "ROI heads need targets in training; every input must have 'instances'"
+        )
+        proposals = self.label_and_sample_proposals(proposals, targets)
+        losses = self._forward_box(features, proposals)
+        # Here, because the mask branch may train on the boxes that the box branch has put in.
+        losses.update(self._forward_mask(features, proposals))
+        return proposals, losses
+
+    def forward_with_given_boxes(
+        self, features: dict[str, torch.Tensor], instances: list[Instances]
+    ) -> list[Instances]:
+        """Predict everything but the boxes for boxes that are already known.
+
+        Args:
+            features: (N, C, H, W) by name.
+            instances: per image, with `pred_boxes` and `pred_classes`.
+
+        Returns:
+            The same instances, with `pred_masks` where there is a mask branch.
+
+        Raises:
+            AssertionError: in training mode, or a field is absent.
+        """
+        assert not self.training, "forward_with_given_boxes works in eval mode only; call .eval()"
+        for i, instances_i in enumerate(instances):
+            absent = [x for x in ("pred_boxes", "pred_classes") if not instances_i.has(x)]
+            assert not absent, f"given instances must have {absent}, image {i} of the batch has not"
+        return self._forward_mask(features, instances)
+
+    def _forward_box(
+        self, features: dict[str, torch.Tensor], proposals: list[Instances]
+    ) -> dict[str, torch.Tensor] | list[Instances]:
+        """The losses of the box branch in training, detections otherwise."""
+        maps = [features[name] for name in self.box_in_features]
+        pooled = self.box_pooler(maps, [x.proposal_boxes for x in proposals])
+        predictions = self.box_predictor(self.box_head(pooled))
+        if not self.training:
+            detections, _ = self.box_predictor.inference(predictions, proposals)
+            return detections
+        losses = self.box_predictor.losses(predictions, proposals)
+        if self.train_on_pred_boxes:
+            self._replace_boxes(predictions, proposals)
+        return losses
+
+    @torch.no_grad()
+    def _replace_boxes(
+        self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: list[Instances]
+    ) -> None:
+        boxes = self.box_predictor.predict_boxes_for_gt_classes(predictions, proposals)
+        for proposals_i, boxes_i in zip(proposals, boxes, strict=True):
+            proposals_i.proposal_boxes = Boxes(boxes_i)
+
+    def _forward_mask(
+        self, features: dict[str, torch.Tensor], instances: list[Instances]
+    ) -> dict[str, torch.Tensor] | list[Instances]:
+        """The mask loss of foreground proposals in training, detections with masks otherwise."""
+        if not self.mask_on:
+            return {} if self.training else instances
+        if self.training:
+            instances, _ = select_foreground_proposals(instances, self.num_classes)
+            boxes = [x.proposal_boxes for x in instances]
+        else:
+            boxes = [x.pred_boxes for x in instances]
+        maps = [features[name] for name in self.mask_in_features]
+        return self.mask_head(self.mask_pooler(maps, boxes), instances)

@@ -1,0 +1,17 @@
+from detectron2.structures.boxes import Boxes, BoxMode, pairwise_ioa, pairwise_iou
+from detectron2.structures.image_list import ImageList
+from detectron2.structures.instances import Instances
+from detectron2.structures.masks import BitMasks, PolygonMasks, ROIMasks, polygons_to_bitmask
+
+__all__ = [
+    "BitMasks",
+    "BoxMode",
+    "Boxes",
+    "ImageList",
+    "Instances",
+    "PolygonMasks",
+    "ROIMasks",
+    "pairwise_ioa",
+    "pairwise_iou",
+    "polygons_to_bitmask",
+]

@@ -1,0 +1,277 @@
+import operator
+from collections.abc import Iterator, Sequence
+from enum import IntEnum, unique
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+BoxLike = TypeVar("BoxLike", list, tuple, np.ndarray, torch.Tensor)
+
+
+@unique
+class BoxMode(IntEnum):
+    """What the numbers of a box mean. ABS is in pixels, REL in [0, 1] of the image size."""
+
+    XYXY_ABS = 0
+    """x0, y0, x1, y1."""
+    XYWH_ABS = 1
+    """x0, y0, width, height."""
+    XYXY_REL = 2
+    """x0, y0, x1, y1; named but not converted."""
+    XYWH_REL = 3
+    """x0, y0, width, height; named but not converted."""
+    XYWHA_ABS = 4
+    """Centre x and y, width, height, counter-clockwise degrees; named but not converted."""
+
+    @staticmethod
+    def convert(box: BoxLike, from_mode: "BoxMode", to_mode: "BoxMode") -> BoxLike:
+        """Convert between XYXY_ABS and XYWH_ABS.
+
+        Args:
+            box: one box as a list or tuple, or (N, 4) boxes as an array or tensor.
+            from_mode: what `box` is.
+            to_mode: what is wanted.
+
+        Returns:
+            The boxes in the type of `box`; `box` itself if the modes are equal, else a copy. A
+            list or tuple with a float comes back rounded to float32, as in upstream Detectron2.
+
+        Raises:
+            AssertionError: for a REL mode, which needs an image size, or not 4 numbers per box.
+            NotImplementedError: for any other pair.
+        """
+        if from_mode == to_mode:
+            return box
+        relative = (BoxMode.XYXY_REL, BoxMode.XYWH_REL)
+        from_mode, to_mode = BoxMode(from_mode), BoxMode(to_mode)
+        assert from_mode not in relative and to_mode not in relative, (
+            f"relative boxes cannot be converted, got {from_mode.name} to {to_mode.name}; "
+            "multiply by the image size first"
+        )
+        if BoxMode.XYWHA_ABS in (from_mode, to_mode):
+            raise NotImplementedError(
+                f"only XYXY_ABS and XYWH_ABS can be converted to each other, "
+                f"got {from_mode.name} to {to_mode.name}"
+            )
+        boxes = _copy_as_tensor(box)
+        assert boxes.shape[-1:] == (4,), f"a box must be 4 numbers, got {box!r}"
+        if to_mode == BoxMode.XYXY_ABS:
+            boxes[..., 2:] += boxes[..., :2]
+        else:
+            boxes[..., 2:] -= boxes[..., :2]
+        if isinstance(box, torch.Tensor):
+            return boxes
+        return boxes.numpy() if isinstance(box, np.ndarray) else type(box)(boxes.tolist())
+
+
+def _copy_as_tensor(box: list | tuple | np.ndarray | torch.Tensor) -> torch.Tensor:
+    return box.clone() if isinstance(box, torch.Tensor) else torch.tensor(box)
+
+
+class Boxes:
+    """A list of boxes (x0, y0, x1, y1) in absolute pixels, held as one float32 tensor.
+
+    Coordinates are continuous: an image spans [0, width] x [0, height], pixel i the interval
+    [i, i + 1], and a box is x1 - x0 wide.
+
+    Args:
+        tensor: (N, 4) tensor, array or list of lists; anything empty gives (0, 4).
+
+    Raises:
+        AssertionError: for another shape.
+    """
+
+    def __init__(self, tensor: torch.Tensor | np.ndarray | Sequence) -> None:
+        tensor = torch.as_tensor(tensor, dtype=torch.float32)
+        if tensor.numel() == 0:
+            tensor = tensor.reshape(0, 4)
+        assert tensor.dim() == 2 and tensor.shape[1] == 4, (
+            f"boxes must be (N, 4), got {tuple(tensor.shape)}"
+        )
+        self.tensor = tensor
+
+    def clone(self) -> "Boxes":
+        """A copy with its own memory."""
+        return Boxes(self.tensor.clone())
+
+    def to(self, device: torch.device | str) -> "Boxes":
+        """The boxes on `device`."""
+        return Boxes(self.tensor.to(device=device))
+
+    def area(self) -> torch.Tensor:
+        """(N,) areas in square pixels."""
+        width, height = self._sizes()
+        return width * height
+
+    def clip(self, box_size: tuple[int, int]) -> None:
+        """Cut the boxes at the borders of an image, in place.
+
+        Args:
+            box_size: (height, width) of the image.
+
+        Raises:
+            AssertionError: if a coordinate is infinite or NaN. On a GPU the check does not wait
+                for the result and ends the process with a device-side assertion.
+        """
+        _assert_finite(self.tensor)
+        height, width = box_size
+        x0, y0, x1, y1 = self.tensor.unbind(dim=1)
+        x0, x1 = x0.clamp(min=0, max=width), x1.clamp(min=0, max=width)
+        y0, y1 = y0.clamp(min=0, max=height), y1.clamp(min=0, max=height)
+        self.tensor = torch.stack((x0, y0, x1, y1), dim=1)
+
+    def nonempty(self, threshold: float = 0.0) -> torch.Tensor:
+        """(N,) bool, True where both sides are longer than `threshold` pixels."""
+        width, height = self._sizes()
+        return (width > threshold) & (height > threshold)
+
+    def inside_box(self, box_size: tuple[int, int], boundary_threshold: float = 0) -> torch.Tensor:
+        """Which boxes lie inside an image.
+
+        Args:
+            box_size: (height, width) of the image.
+            boundary_threshold: pixels by which a box may reach over the border.
+
+        Returns:
+            (N,) bool.
+        """
+        height, width = box_size
+        x0, y0, x1, y1 = self.tensor.unbind(dim=1)
+        return (
+            (x0 >= -boundary_threshold)
+            & (y0 >= -boundary_threshold)
+            & (x1 < width + boundary_threshold)
+            & (y1 < height + boundary_threshold)
+        )
+
+    def get_centers(self) -> torch.Tensor:
+        """(N, 2) centres, x then y."""
+        return (self.tensor[:, :2] + self.tensor[:, 2:]) / 2
+
+    def scale(self, scale_x: float, scale_y: float) -> None:
+        """Multiply the x and y coordinates, in place."""
+        self.tensor[:, 0::2] *= scale_x
+        self.tensor[:, 1::2] *= scale_y
+
+    @classmethod
+    def cat(cls, boxes_list: Sequence["Boxes"]) -> "Boxes":
+        """One list of all boxes of `boxes_list`; no boxes for an empty list.
+
+        Raises:
+            AssertionError: if something in the list is not `Boxes`.
+        """
+        assert isinstance(boxes_list, (list, tuple)) and all(
+            isinstance(boxes, Boxes) for boxes in boxes_list
+        ), f"Boxes.cat needs a list of Boxes, got {boxes_list!r}"
+        if len(boxes_list) == 0:
+            return cls(torch.empty(0, 4))
+        return cls(torch.cat([boxes.tensor for boxes in boxes_list], dim=0))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the boxes are."""
+        return self.tensor.device
+
+    def __len__(self) -> int:
+        return self.tensor.shape[0]
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Yield each box as a (4,) tensor."""
+        yield from self.tensor
+
+    def __getitem__(self, item: Any) -> "Boxes":
+        """Select boxes.
+
+        Args:
+            item: an index, slice, or tensor or array of indices or bools.
+
+        Raises:
+            AssertionError: if the selection is not a list of boxes.
+        """
+        return Boxes(select_rows(self.tensor, item))
+
+    def __repr__(self) -> str:
+        return f"Boxes({self.tensor})"
+
+    def _sizes(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Widths and heights, each (N,)."""
+        return (self.tensor[:, 2:] - self.tensor[:, :2]).unbind(dim=1)
+
+
+def _assert_finite(tensor: torch.Tensor) -> None:
+    message = "boxes must be finite; the model has diverged or its input holds NaN"
+    finite = torch.isfinite(tensor).all()
+    if tensor.is_cuda:
+        torch._assert_async(finite, message)
+    else:
+        assert finite, f"{message}, got {tensor[~torch.isfinite(tensor).all(dim=1)][:3].tolist()}"
+
+
+def as_index(item: Any) -> int | None:
+    """`item` as an int if it is one position (int, numpy integer, scalar tensor), else None."""
+    if isinstance(item, torch.Tensor) and (item.dim() > 0 or item.dtype == torch.bool):
+        return None  # torch would turn any tensor of one element into a position
+    try:
+        return operator.index(item)
+    except TypeError:
+        return None
+
+
+def select_rows(tensor: torch.Tensor, item: Any) -> torch.Tensor:
+    """`tensor[item]` that keeps the number of dimensions, also for a single position."""
+    index = as_index(item)
+    selected = tensor[item] if index is None else tensor[index][None]
+    assert selected.dim() == tensor.dim(), (
+        f"the index must select along the first dimension of {tuple(tensor.shape)}, "
+        f"got {item!r} which gives {tuple(selected.shape)}"
+    )
+    return selected
+
+
+# Above this many pairs, boxes are compared in chunks of rows: the intersections of all pairs
+# hold two float32 per pair, here 2 GiB.
+_MAX_PAIRS = 2**28
+
+
+def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
+    """Intersection over union of all pairs.
+
+    Args:
+        boxes1: N boxes.
+        boxes2: M boxes.
+
+    Returns:
+        (N, M) in [0, 1]; exactly 0 for pairs without overlap, also of empty boxes.
+    """
+    rows = max(_MAX_PAIRS // max(len(boxes2), 1), 1)
+    if len(boxes1) > rows:
+        chunks = [Boxes(chunk) for chunk in boxes1.tensor.split(rows)]
+        return torch.cat([pairwise_iou(chunk, boxes2) for chunk in chunks])
+    inter = _pairwise_intersection(boxes1, boxes2)
+    union = boxes1.area()[:, None] + boxes2.area() - inter
+    return torch.where(inter > 0, inter / union, 0.0)
+
+
+def pairwise_ioa(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
+    """Intersection over the area of the second box, for all pairs.
+
+    Args:
+        boxes1: N boxes.
+        boxes2: M boxes.
+
+    Returns:
+        (N, M) in [0, 1]; exactly 0 for pairs without overlap.
+    """
+    inter = _pairwise_intersection(boxes1, boxes2)
+    return torch.where(inter > 0, inter / boxes2.area(), 0.0)
+
+
+def _pairwise_intersection(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
+    """(N, M) areas of the overlaps."""
+    # One (N, M) plane per coordinate: several times as fast on a CPU as pairs of coordinates.
+    x0, y0, x1, y1 = boxes1.tensor.t()[:, :, None]  # each (N, 1)
+    X0, Y0, X1, Y1 = boxes2.tensor.t().contiguous()  # each (M,)
+    width = torch.minimum(x1, X1) - torch.maximum(x0, X0)
+    height = torch.minimum(y1, Y1) - torch.maximum(y0, Y0)
+    return width.clamp_(min=0).mul_(height.clamp_(min=0))

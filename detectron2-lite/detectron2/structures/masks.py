@@ -1,0 +1,387 @@
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_util
+import torch
+
+from detectron2.layers.mask_ops import paste_masks_in_image
+from detectron2.layers.roi_align import ROIAlign
+from detectron2.structures.boxes import Boxes, as_index, select_rows
+from detectron2.utils.memory import retry_if_cuda_oom
+
+Polygons = Sequence[np.ndarray]
+
+# A crop needs float32 copies of full-size masks, four times their memory: made for this many
+# masks at a time.
+_CROP_CHUNK = 32
+
+
+def polygons_to_bitmask(polygons: Polygons, height: int, width: int) -> np.ndarray:
+    """Rasterise the union of polygons.
+
+    Args:
+        polygons: flat arrays x0, y0, x1, y1, ... in absolute pixels.
+        height: of the result.
+        width: of the result.
+
+    Returns:
+        (height, width) bool; all False without polygons.
+    """
+    return _rasterize([polygons], height, width)[0]
+
+
+def _rasterize(instances: Sequence[Polygons], height: int, width: int) -> np.ndarray:
+    """(N, height, width) bool, one mask per instance, decoded in one call."""
+    masks = np.zeros((len(instances), height, width), dtype=bool)
+    drawn = [i for i, polygons in enumerate(instances) if len(polygons) > 0]
+    if drawn:
+        rles = [
+            mask_util.merge(mask_util.frPyObjects(list(instances[i]), height, width)) for i in drawn
+        ]
+        masks[drawn] = mask_util.decode(rles).transpose(2, 0, 1)  # (H, W, n) -> (n, H, W)
+    return masks
+
+
+class BitMasks:
+    """Instance masks as bitmaps of the whole image.
+
+    Args:
+        tensor: (N, H, W) tensor or array, nonzero where a pixel belongs to the instance.
+
+    Raises:
+        AssertionError: for another number of dimensions.
+    """
+
+    def __init__(self, tensor: torch.Tensor | np.ndarray) -> None:
+        tensor = torch.as_tensor(tensor).to(torch.bool)
+        assert tensor.dim() == 3, f"bit masks must be (N, H, W), got {tuple(tensor.shape)}"
+        self.tensor = tensor
+        self.image_size = (tensor.shape[1], tensor.shape[2])
+
+    def to(self, *args: Any, **kwargs: Any) -> "BitMasks":
+        """New masks whose tensor went through `torch.Tensor.to`."""
+        return BitMasks(self.tensor.to(*args, **kwargs))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the masks are."""
+        return self.tensor.device
+
+    def __len__(self) -> int:
+        return self.tensor.shape[0]
+
+    def __getitem__(self, item: Any) -> "BitMasks":
+        """Select masks by an index, slice, or tensor or array of indices or bools.
+
+        Raises:
+            AssertionError: if the selection is not a list of masks.
+        """
+        return BitMasks(select_rows(self.tensor, item))
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Yield each mask as an (H, W) tensor."""
+        yield from self.tensor
+
+    def __repr__(self) -> str:
+        return f"BitMasks(num_instances={len(self)}, image_size={self.image_size})"
+
+    def nonempty(self) -> torch.Tensor:
+        """(N,) bool, True where a mask has a pixel."""
+        return self.tensor.flatten(1).any(dim=1)
+
+    @staticmethod
+    def from_polygon_masks(
+        polygon_masks: "PolygonMasks | list[list[np.ndarray]]", height: int, width: int
+    ) -> "BitMasks":
+        """Rasterise polygons on an image of the given size.
+
+        Args:
+            polygon_masks: the polygons of N instances.
+            height: of the image.
+            width: of the image.
+        """
+        if isinstance(polygon_masks, PolygonMasks):
+            polygon_masks = polygon_masks.polygons
+        return BitMasks(torch.from_numpy(_rasterize(polygon_masks, height, width)))
+
+    def get_bounding_boxes(self) -> Boxes:
+        """The tight box of each mask, on the CPU; zeros for an empty mask."""
+        columns, rows = self.tensor.any(dim=1), self.tensor.any(dim=2)  # (N, W), (N, H)
+        (x0, x1), (y0, y1) = _first_and_end(columns), _first_and_end(rows)
+        return Boxes(torch.stack([x0, y0, x1, y1], dim=1).cpu())
+
+    def crop_and_resize(self, boxes: torch.Tensor, mask_size: int) -> torch.Tensor:
+        """Crop each mask by its own box and resize the crop to a square.
+
+        Args:
+            boxes: (N, 4) in absolute pixels.
+            mask_size: side S of the results.
+
+        Returns:
+            (N, S, S) bool on the device of the masks.
+
+        Raises:
+            AssertionError: if there is not one box per mask.
+        """
+        _assert_one_box_per_mask(boxes, self)
+        if len(self) == 0:
+            return torch.empty((0, mask_size, mask_size), dtype=torch.bool, device=self.device)
+        roi_align = ROIAlign((mask_size, mask_size), 1.0, sampling_ratio=0, aligned=True)
+        crops = []
+        boxes = boxes.to(device=self.device, dtype=torch.float32)
+        for masks, rois in zip(
+            self.tensor.split(_CROP_CHUNK), boxes.split(_CROP_CHUNK), strict=True
+        ):
+            index = torch.arange(len(rois), device=self.device, dtype=torch.float32)
+            rois = torch.cat([index[:, None], rois], dim=1)  # (n, 5), box i on mask i
+            crops.append(roi_align(masks[:, None].float(), rois)[:, 0] >= 0.5)
+        return torch.cat(crops)
+
+    @staticmethod
+    def cat(bitmasks_list: Sequence["BitMasks"]) -> "BitMasks":
+        """Join masks of one image size.
+
+        Raises:
+            AssertionError: for an empty list or something that is not `BitMasks`.
+        """
+        _assert_list_of(BitMasks, bitmasks_list)
+        return BitMasks(torch.cat([masks.tensor for masks in bitmasks_list], dim=0))
+
+
+def _first_and_end(occupied: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Per row of (N, L) bools the first True and one past the last; 0 and 0 without any."""
+    length = occupied.shape[1]
+    position = torch.arange(length, device=occupied.device)
+    first = torch.where(occupied, position, length).amin(dim=1)
+    end = torch.where(occupied, position + 1, 0).amax(dim=1)
+    return torch.where(end > 0, first, 0), end
+
+
+class PolygonMasks:
+    """Instance masks as polygons, one or more per instance; always on the CPU.
+
+    Args:
+        polygons: per instance a list of polygons, each a flat array or tensor x0, y0, x1, y1, ...
+            in absolute pixels. An instance may have none.
+
+    Raises:
+        ValueError: if a list is something else, or a polygon has an odd number of coordinates or
+            less than three points.
+    """
+
+    def __init__(self, polygons: list[list[torch.Tensor | np.ndarray]]) -> None:
+        if not isinstance(polygons, list):
+            raise ValueError(
+                "polygons must be a list with one list of polygons per instance, "
+                f"got {type(polygons).__name__}"
+            )
+        self.polygons = [_checked_polygons(p, index) for index, p in enumerate(polygons)]
+
+    def to(self, *args: Any, **kwargs: Any) -> "PolygonMasks":
+        """The masks themselves: polygons stay on the CPU."""
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Always the CPU."""
+        return torch.device("cpu")
+
+    def __len__(self) -> int:
+        return len(self.polygons)
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        """Yield the list of polygons of each instance."""
+        return iter(self.polygons)
+
+    def __getitem__(self, item: Any) -> "PolygonMasks":
+        """Select instances.
+
+        Args:
+            item: an index, a slice, a list of indices, or a tensor or array of indices or bools.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        index = as_index(item)
+        if index is not None:
+            return PolygonMasks([self.polygons[index]])
+        if isinstance(item, slice):
+            return PolygonMasks(self.polygons[item])
+        return PolygonMasks([self.polygons[i] for i in _as_positions(item, len(self))])
+
+    def __repr__(self) -> str:
+        return f"PolygonMasks(num_instances={len(self)})"
+
+    def nonempty(self) -> torch.Tensor:
+        """(N,) bool, True where an instance has a polygon."""
+        return torch.tensor([len(polygons) > 0 for polygons in self.polygons], dtype=torch.bool)
+
+    def area(self) -> torch.Tensor:
+        """(N,) float64 sums of the areas of the polygons in square pixels.
+
+        Overlaps count twice, holes are not subtracted.
+        """
+        areas = [sum(map(_polygon_area, polygons)) for polygons in self.polygons]
+        return torch.tensor(areas, dtype=torch.float64)
+
+    def get_bounding_boxes(self) -> Boxes:
+        """The tight box of each instance, on the CPU.
+
+        As in upstream Detectron2 the maxima are at least 0, and an instance without polygons has
+        the box [inf, inf, 0, 0].
+        """
+        boxes = torch.zeros(len(self), 4)
+        boxes[:, :2] = torch.inf
+        for box, polygons in zip(boxes, self.polygons, strict=True):
+            for polygon in polygons:
+                points = torch.from_numpy(polygon.reshape(-1, 2)).float()  # (points, 2)
+                box[:2] = torch.minimum(box[:2], points.amin(dim=0))
+                box[2:] = torch.maximum(box[2:], points.amax(dim=0))
+        return Boxes(boxes)
+
+    def crop_and_resize(self, boxes: torch.Tensor, mask_size: int) -> torch.Tensor:
+        """Rasterise each instance on a square grid laid over its own box.
+
+        Args:
+            boxes: (N, 4) in absolute pixels. Sides count as at least 0.1 pixel.
+            mask_size: side S of the results.
+
+        Returns:
+            (N, S, S) bool on the device of `boxes`.
+
+        Raises:
+            AssertionError: if there is not one box per instance.
+        """
+        _assert_one_box_per_mask(boxes, self)
+        # The scale is computed in float32 and applied in float64, like upstream Detectron2 does.
+        corners = boxes.detach().cpu().numpy()
+        sides = np.maximum(corners[:, 2:] - corners[:, :2], 0.1)
+        scaled = [
+            [_scale_polygon(polygon, origin, mask_size / side) for polygon in polygons]
+            for polygons, origin, side in zip(self.polygons, corners[:, :2], sides, strict=True)
+        ]
+        return torch.from_numpy(_rasterize(scaled, mask_size, mask_size)).to(boxes.device)
+
+    @staticmethod
+    def cat(polymasks_list: Sequence["PolygonMasks"]) -> "PolygonMasks":
+        """Join masks.
+
+        Raises:
+            AssertionError: for an empty list or something that is not `PolygonMasks`.
+        """
+        _assert_list_of(PolygonMasks, polymasks_list)
+        return PolygonMasks([polygons for masks in polymasks_list for polygons in masks])
+
+
+def _checked_polygons(polygons: Any, index: int) -> list[np.ndarray]:
+    """The polygons of instance `index` as float64 arrays."""
+    if not isinstance(polygons, list):
+        raise ValueError(
+            f"the polygons of an instance must be a list, got {type(polygons).__name__} "
+            f"(instance {index})"
+        )
+    arrays = [
+        np.asarray(p.cpu() if isinstance(p, torch.Tensor) else p, dtype=np.float64)
+        for p in polygons
+    ]
+    for array in arrays:
+        if array.ndim != 1 or array.size % 2 != 0 or array.size < 6:
+            raise ValueError(
+                f"Cannot create a polygon from {array.size} coordinates of shape {array.shape} "
+                f"(instance {index}); it must be x0, y0, x1, y1, ... with at least 3 points"
+            )
+    return arrays
+
+
+def _as_positions(item: Any, length: int) -> list[int]:
+    """The positions that a list, tensor or array of indices or bools selects from `length`."""
+    selected = np.asarray(item.cpu() if isinstance(item, torch.Tensor) else item)
+    if selected.size == 0 and selected.ndim == 1:
+        return []
+    if selected.dtype == bool and selected.shape == (length,):
+        return np.flatnonzero(selected).tolist()
+    if selected.dtype.kind in "iu" and selected.ndim == 1:
+        return selected.tolist()
+    raise ValueError(
+        f"polygon masks are indexed by an int, a slice, or one-dimensional integers or "
+        f"{length} bools, got {item!r}"
+    )
+
+
+def _polygon_area(polygon: np.ndarray) -> float:
+    """Area by the shoelace formula."""
+    x, y = polygon[0::2], polygon[1::2]
+    return 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
+
+
+def _scale_polygon(polygon: np.ndarray, origin: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """`polygon` with its points moved by -`origin` and multiplied by `scale`, both (2,)."""
+    return ((polygon.reshape(-1, 2) - origin) * scale).reshape(-1)
+
+
+class ROIMasks:
+    """Instance masks in the frames of their boxes.
+
+    Args:
+        tensor: (N, M, M) probabilities.
+
+    Raises:
+        ValueError: for another number of dimensions.
+    """
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        if tensor.dim() != 3:
+            raise ValueError(f"masks of regions must be (N, M, M), got {tuple(tensor.shape)}")
+        self.tensor = tensor
+
+    def to(self, device: torch.device | str) -> "ROIMasks":
+        """The masks on `device`."""
+        return ROIMasks(self.tensor.to(device))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the masks are."""
+        return self.tensor.device
+
+    def __len__(self) -> int:
+        return self.tensor.shape[0]
+
+    def __getitem__(self, item: Any) -> "ROIMasks":
+        """Select masks by an index, slice, or tensor or array of indices or bools.
+
+        Raises:
+            AssertionError: if the selection is not a list of masks.
+        """
+        return ROIMasks(select_rows(self.tensor, item))
+
+    def __repr__(self) -> str:
+        return f"ROIMasks(num_instances={len(self)})"
+
+    def to_bitmasks(
+        self, boxes: Boxes, height: int, width: int, threshold: float = 0.5
+    ) -> BitMasks:
+        """Paste the masks into an image; on the CPU if the GPU has not enough memory.
+
+        Args:
+            boxes: the N boxes of the masks, in absolute pixels of that image.
+            height: of the image.
+            width: of the image.
+            threshold: least probability of a pixel that belongs to the instance.
+        """
+        paste = retry_if_cuda_oom(paste_masks_in_image)
+        return BitMasks(paste(self.tensor, boxes.tensor, (height, width), threshold=threshold))
+
+
+def _assert_one_box_per_mask(boxes: torch.Tensor, masks: BitMasks | PolygonMasks) -> None:
+    assert len(boxes) == len(masks), (
+        f"there must be one box per mask, got {len(boxes)} boxes and {len(masks)} masks"
+    )
+
+
+def _assert_list_of(kind: type, values: Any) -> None:
+    assert (
+        isinstance(values, (list, tuple))
+        and len(values) > 0
+        and all(isinstance(value, kind) for value in values)
+    ), f"{kind.__name__}.cat needs a list of {kind.__name__} that is not empty, got {values!r}"

@@ -1,0 +1,68 @@
+"""What the processes of test_launch.py run: spawned processes import it by name."""
+
+import logging
+import math
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from detectron2.engine import SimpleTrainer, create_ddp_model
+from detectron2.utils import comm
+
+
+class ScaledData(nn.Module):
+    """Two losses: the data times a weight that starts at 1, and a third of the data."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x):
+        losses = {"loss_a": self.weight * x, "loss_b": x / 3}
+        names = sorted(losses, reverse=comm.get_rank() == 1)  # the order must not matter
+        return {name: losses[name] for name in names}
+
+
+def train_together(folder: str) -> None:
+    """Train 3 iterations on losses of which rank 1 has a NaN in the last."""
+    rank = comm.get_rank()
+    assert (comm.get_world_size(), comm.get_local_rank(), comm.get_local_size()) == (2, rank, 2)
+    model = create_ddp_model(ScaledData(), fp16_compression=True)
+    assert isinstance(model, nn.parallel.DistributedDataParallel)
+    last = math.nan if rank == 1 else 1.0
+    data = [torch.tensor(x) for x in (1.0 + rank, 3.0, last)]
+    trainer = SimpleTrainer(model, data, torch.optim.SGD(model.parameters(), lr=0.5))
+    try:
+        trainer.train(0, 3)
+    except FloatingPointError as error:
+        Path(folder, f"error{rank}").write_text(str(error))
+    losses = trainer.storage.history("loss_a").values()
+    total = trainer.storage.history("total_loss").values()
+    Path(folder, f"losses{rank}").write_text(repr((losses, total, model.module.weight.item())))
+
+
+def fail_on_rank_1(how: str) -> None:
+    """End rank 1 in some way while rank 0 waits for it in a collective."""
+    logging.disable()
+    if comm.get_rank() == 0:
+        dist.barrier()
+        time.sleep(60)
+    time.sleep(0.5)  # rank 0 is in the barrier
+    if how == "raise":
+        raise KeyError("the annotation of image 139")
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    sys.exit(7)
+
+
+def note_world(folder: str) -> None:
+    """Write down what this process is in the run."""
+    Path(folder, f"rank{comm.get_rank()}").write_text(
+        f"{comm.get_world_size()} {comm.get_local_rank()} {dist.get_backend()}"
+    )

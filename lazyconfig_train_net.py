@@ -1,0 +1,184 @@
+#!/usr/bin/env python
+"""Train, evaluate or resume any LazyConfig file.
+
+    python lazyconfig_train_net.py --config-file CONFIG [options] [key=value ...]
+    torchrun --nproc-per-node N lazyconfig_train_net.py --config-file CONFIG [key=value ...]
+
+A config file exports `dataloader` (`train`, `test`, `evaluator`), `lr_multiplier`, `model`,
+`optimizer` and `train`; `do_train` lists what is read from them.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+from torch import nn
+
+from detectron2.config import LazyConfig, instantiate
+from detectron2.engine import (
+    AMPTrainer,
+    SimpleTrainer,
+    create_ddp_model,
+    default_argument_parser,
+    default_setup,
+    default_writers,
+    hooks,
+    launch,
+)
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from mimdet.checkpoint.load import StrictCheckpointer, load_pretrained
+from mimdet.config import apply_overrides
+from mimdet.evaluation.results import InferenceTimer, save_results
+
+logger = logging.getLogger("mimdet")
+
+EPILOG = """
+Examples:
+
+Train on 8 GPUs from a MAE checkpoint:
+    $ ./lazyconfig_train_net.py --config-file CONFIG --num-gpus 8 mae_checkpoint.path=MAE.pth
+
+Evaluate with all tokens:
+    $ ./lazyconfig_train_net.py --config-file CONFIG --eval-only \\
+        train.init_checkpoint=MODEL.pth model.backbone.bottom_up.sample_ratio=1.0
+
+Train on two machines:
+    (machine 0)$ ./lazyconfig_train_net.py --config-file CONFIG --num-gpus 8 \\
+        --num-machines 2 --master_addr ADDRESS --master_port PORT --node_rank 0
+    (machine 1)$ the same with --node_rank 1
+"""
+
+
+def do_test(cfg: DictConfig, model: nn.Module) -> dict:
+    """Evaluate `model` on `dataloader.test` by `dataloader.evaluator`; {} without an evaluator."""
+    if "evaluator" not in cfg.dataloader:
+        return {}
+    timer = InferenceTimer()
+    loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    results = inference_on_dataset(model, loader, evaluator, callbacks=timer.callbacks)
+    print_csv_format(results)
+    if comm.is_main_process():
+        output = Path(cfg.train.output_dir) / "results.json"
+        save_results({**results, "seconds_per_batch": timer.seconds_per_batch}, output)
+    return results
+
+
+def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
+    """Train a model.
+
+    Besides `model`, `optimizer`, `lr_multiplier` and `dataloader`, these keys are read:
+
+        train.output_dir, train.device, train.max_iter
+        train.init_checkpoint              a checkpoint of the whole model to start from
+        train.allow_missing, train.allow_unexpected   names that may differ from it
+        mae_checkpoint.decoder_from_scratch           with `pretrained` of the backbone's parts
+        train.amp.enabled                  automatic mixed precision
+        train.ddp.*                        arguments of DistributedDataParallel
+        train.checkpointer.{period, max_to_keep}, train.eval_period, train.log_period
+    """
+    model = instantiate(cfg.model)
+    logger.info(f"Model:\n{model}")
+    model.to(cfg.train.device)
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    train_loader = instantiate(cfg.dataloader.train)
+
+    resuming = args.resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
+    if not (resuming or cfg.train.init_checkpoint):
+        mae = cfg.get("mae_checkpoint", {})
+        load_pretrained(model, decoder_from_scratch=mae.get("decoder_from_scratch", False))
+
+    model = create_ddp_model(model, **cfg.train.ddp)
+    trainer = (AMPTrainer if cfg.train.amp.enabled else SimpleTrainer)(
+        model, train_loader, optimizer
+    )
+    checkpointer = build_checkpointer(cfg, model, trainer=trainer)
+    trainer.register_hooks(
+        [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
+            if comm.is_main_process()
+            else None,
+            hooks.EvalHook(cfg.train.eval_period, lambda: do_test(cfg, model)),
+            # last, so that the evaluation's numbers are on the line of their iteration
+            hooks.PeriodicWriter(
+                default_writers(cfg.train.output_dir, cfg.train.max_iter),
+                period=cfg.train.log_period,
+            )
+            if comm.is_main_process()
+            else None,
+        ]
+    )
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+    trainer.train(trainer.iter + 1 if resuming else 0, cfg.train.max_iter)
+
+
+def build_checkpointer(cfg: DictConfig, model: nn.Module, **checkpointables) -> StrictCheckpointer:
+    """The checkpointer of a run, with the allow-lists of its config."""
+    return StrictCheckpointer(
+        model,
+        cfg.train.output_dir,
+        allow_missing=cfg.train.get("allow_missing", ()),
+        allow_unexpected=cfg.train.get("allow_unexpected", ()),
+        **checkpointables,
+    )
+
+
+def load_config(args: argparse.Namespace) -> DictConfig:
+    """The config of the command line: the file with its overrides."""
+    return apply_overrides(LazyConfig.load(args.config_file), args.opts)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run one process of the job."""
+    cfg = load_config(args)
+    default_setup(cfg, args)
+    setup_logger(cfg.train.output_dir, comm.get_rank(), name="mimdet")
+    if not args.eval_only:
+        do_train(args, cfg)
+        return
+    model = instantiate(cfg.model).to(cfg.train.device)
+    build_checkpointer(cfg, model).load(cfg.train.init_checkpoint)
+    do_test(cfg, create_ddp_model(model, **cfg.train.ddp))
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line and refuse, before any process starts, what cannot run."""
+    parser = default_argument_parser(epilog=EPILOG)
+    parser.add_argument("--node_rank", type=int, help="the same as --machine-rank")
+    parser.add_argument("--master_addr", help="address of machine 0; needs --master_port")
+    parser.add_argument("--master_port", type=int, help="a free port of machine 0")
+    args = parser.parse_args(argv)
+    if (args.master_addr is None) != (args.master_port is None):
+        parser.error("--master_addr and --master_port must be given together")
+    if args.master_addr is not None:
+        args.dist_url = f"tcp://{args.master_addr}:{args.master_port}"
+    if args.node_rank is not None:
+        args.machine_rank = args.node_rank
+    if not os.path.isfile(args.config_file):
+        parser.error(f"--config-file must name a config file, and {args.config_file!r} is none")
+    try:
+        cfg = load_config(args)
+    except (KeyError, ValueError) as e:
+        parser.error(e.args[0] if e.args else repr(e))
+    if args.eval_only and not cfg.train.init_checkpoint:
+        parser.error("--eval-only needs the weights to evaluate: train.init_checkpoint=MODEL.pth")
+    return args
+
+
+if __name__ == "__main__":
+    arguments = parse_args(sys.argv[1:])
+    launch(
+        main,
+        arguments.num_gpus,
+        num_machines=arguments.num_machines,
+        machine_rank=arguments.machine_rank,
+        dist_url=arguments.dist_url,
+        args=(arguments,),
+    )

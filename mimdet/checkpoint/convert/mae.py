@@ -1,0 +1,133 @@
+"""MAE checkpoints -> the parts of them that an encoder or a decoder of ours takes.
+
+MAE's names are ours (`blocks.*`, `norm.*`, `pos_embed`, `decoder_embed.*`, `decoder_blocks.*`), so nothing is renamed; what differs is that files come wrapped and prefixed, that position tables
+are for 224 pixels, and that our stem and fill have no counterpart in the file.
+"""
+
+import fnmatch
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from mimdet.layers.pos_embed import interpolate_pos_embed
+
+_PREFIXES = ("module.", "model.", "encoder.", "backbone.")
+_POS_EMBEDS = ("pos_embed", "decoder_pos_embed")
+
+# Parts of our modules that no MAE file has: the convolution stem and the projection of "conv" fill.
+_NOT_IN_MAE = ("patch_embed.proj.[0-9]*.*", "conv_feat_proj.*")
+
+
+@dataclass
+class LoadReport:
+    """What became of each name when a file was loaded into a module.
+
+    Attributes:
+        loaded: taken from the file as they are.
+        resized: position tables, resized to the module's grid.
+        initial: of the module, without a counterpart in MAE files: they keep their initial value.
+        unused: of the file, without a place in the module.
+    """
+
+    loaded: list[str] = field(default_factory=list)
+    resized: list[str] = field(default_factory=list)
+    initial: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        resized = f" ({', '.join(self.resized)} resized)" if self.resized else ""
+        return (
+            f"{len(self.loaded) + len(self.resized)} tensors loaded{resized}; "
+            f"{_brief(self.initial)} not in the file, kept as initialised; "
+            f"{_brief(self.unused)} of the file not used"
+        )
+
+
+def strip_prefixes(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Remove the wrappers' prefixes (`module.`, `encoder.`, ...) from all names."""
+    return {_strip(name): value for name, value in state_dict.items()}
+
+
+def _strip(name: str) -> str:
+    for prefix in _PREFIXES:
+        if name.startswith(prefix):
+            return _strip(name[len(prefix) :])
+    return name
+
+
+def has_decoder(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether a MAE state dict (prefixes stripped) holds a decoder."""
+    return any(name.startswith("decoder_") for name in state_dict)
+
+
+def match_mae(
+    mae: Mapping[str, Tensor], module: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Pick and fit the tensors that a module takes from a MAE file.
+
+    Args:
+        mae: state dict of the file, prefixes stripped.
+        module: the module's own state dict, for names and shapes.
+
+    Returns:
+        The tensors to load, and the report.
+
+    Raises:
+        ValueError: if a tensor of the module is missing in the file, has another shape there, or
+            the file has more encoder blocks than the module.
+    """
+    report, matched = LoadReport(), {}
+    for name, own in module.items():
+        if name not in mae:
+            report.initial.append(name)
+        elif name in _POS_EMBEDS and mae[name].shape[1] != own.shape[1]:
+            matched[name] = _resize_to(mae[name], own)
+            report.resized.append(name)
+        else:
+            matched[name] = mae[name]
+            report.loaded.append(name)
+    report.unused = sorted(set(mae) - set(module))
+    _check_complete(report.initial)
+    _check_shapes(matched, module)
+    _check_depth(report.unused, module)
+    return matched, report
+
+
+def _resize_to(table: Tensor, own: Tensor) -> Tensor:
+    """Bring a square position table to the grid of the module's (both with a class slot)."""
+    side = round((own.shape[1] - 1) ** 0.5)
+    return interpolate_pos_embed(table.float(), (side, side))
+
+
+def _check_complete(initial: list[str]) -> None:
+    missing = [n for n in initial if not any(fnmatch.fnmatch(n, p) for p in _NOT_IN_MAE)]
+    if missing:
+        raise ValueError(f"the file lacks {_brief(missing)}, which MAE checkpoints have")
+
+
+def _check_shapes(matched: Mapping[str, Tensor], module: Mapping[str, Tensor]) -> None:
+    for name, value in matched.items():
+        if value.shape != module[name].shape:
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)} in the file and "
+                f"{tuple(module[name].shape)} in the model; the file is of another model size"
+            )
+
+
+def _check_depth(unused: list[str], module: Mapping[str, Tensor]) -> None:
+    """A decoder may use the first blocks only; an encoder uses them all."""
+    if "pos_embed" not in module:
+        return
+    surplus = [name for name in unused if name.startswith("blocks.")]
+    if surplus:
+        raise ValueError(
+            f"the file has encoder blocks that the model lacks ({_brief(surplus)}); "
+            "the file is of another model size"
+        )
+
+
+def _brief(names: Iterable[str], limit: int = 4) -> str:
+    names = list(names)
+    listed = ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+    return f"{len(names)} ({listed})" if names else "0"

@@ -1,0 +1,83 @@
+"""Command-line overrides that must name keys which the config has."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from detectron2.config import LazyConfig
+
+
+def apply_overrides(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+    """Apply `key=value` overrides, refusing keys that the config does not have.
+
+    LazyConfig creates a mistyped key without a word and the run goes on with the default, so a new
+    key has to be asked for: ``+key=value``.
+
+    Args:
+        cfg: the config, changed in place.
+        overrides: in the grammar of ``LazyConfig.apply_overrides``.
+
+    Returns:
+        `cfg`.
+
+    Raises:
+        KeyError: if an override without ``+`` names a key that `cfg` does not have; the message
+            gives the nearest existing one.
+    """
+    # hydra's parser takes a while to import and most callers have no overrides
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for text in overrides:
+        parsed = OverridesParser.create().parse_override(text)
+        if not (parsed.is_add() or parsed.is_force_add() or parsed.is_delete()):
+            for key in _keys(parsed.key_or_group, parsed.value()):
+                _require_key(cfg, key, text)
+        LazyConfig.apply_overrides(cfg, [text])
+    return cfg
+
+
+def _keys(key: str, value: Any) -> Iterator[str]:
+    """The keys that an override sets: its own, or for a dict value (merged) those inside."""
+    if isinstance(value, Mapping) and value:
+        for name, inner in value.items():
+            yield from _keys(f"{key}.{name}", inner)
+    else:
+        yield key
+
+
+def _require_key(cfg: DictConfig, key: str, override: str) -> None:
+    if _has_key(cfg, key.split(".")):
+        return
+    nearest = difflib.get_close_matches(key, list(_all_keys(cfg)), n=1, cutoff=0.0)
+    raise KeyError(
+        f"an override must name a key of the config, and there is no {key!r} (from {override!r}); "
+        f"the nearest one is {nearest[0] if nearest else 'none'!r}. "
+        f"Write +{key}=... to create a new key on purpose"
+    )
+
+
+def _has_key(node: Any, parts: list[str]) -> bool:
+    if not parts:
+        return True
+    head, *rest = parts
+    if isinstance(node, ListConfig) and head.isdigit() and int(head) < len(node):
+        return _has_key(node[int(head)], rest)
+    if not isinstance(node, DictConfig) or head not in node.keys():  # noqa: SIM118
+        return False  # `head in node` is False for a value that is still missing
+    return not rest or (not OmegaConf.is_missing(node, head) and _has_key(node[head], rest))
+
+
+def _all_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a config, list indices included."""
+    if isinstance(node, ListConfig):
+        names = range(len(node))
+    elif isinstance(node, DictConfig):
+        names = node.keys()
+    else:
+        return
+    for name in names:
+        yield f"{prefix}{name}"
+        if not (OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name)):
+            yield from _all_keys(node[name], f"{prefix}{name}.")

@@ -1,0 +1,48 @@
+"""Timing of an evaluation and its result as a file."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class InferenceTimer:
+    """Measures the model's share of `inference_on_dataset`, through its callbacks.
+
+    The first batches are left out, as Detectron2 does: they pay for warming up.
+
+    Args:
+        num_warmup: batches that are not counted.
+    """
+
+    def __init__(self, num_warmup: int = 3):
+        self.num_warmup = num_warmup
+        self.seconds: list[float] = []
+        self._start = 0.0
+
+    @property
+    def callbacks(self) -> dict[str, Callable[[], None]]:
+        """What `inference_on_dataset` takes as `callbacks`."""
+        return {"before_inference": self._begin, "after_inference": self._end}
+
+    def _begin(self) -> None:
+        self._start = time.perf_counter()
+
+    def _end(self) -> None:
+        self.seconds.append(time.perf_counter() - self._start)
+
+    @property
+    def seconds_per_batch(self) -> float:
+        """Mean seconds of a batch after warming up; NaN when no batch was seen."""
+        counted = self.seconds[self.num_warmup :] or self.seconds
+        return sum(counted) / len(counted) if counted else float("nan")
+
+
+def save_results(results: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Write evaluation results as JSON; an older file stays whole until the new one is complete."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(results, indent=2) + "\n")
+    os.replace(temporary, path)

@@ -1,0 +1,440 @@
+"""MIMDet: a MAE-pretrained ViT as the third stage of a detector's backbone.
+
+A convolution stem feeds strides 4 and 8 and makes the tokens of stride 16. The ViT encoder sees a
+random share of them; a light decoder gets the encoded tokens back in place, the holes filled.
+
+Shape letters: B batch, L tokens, K kept tokens, C encoder channels, D decoder channels, H W pixels
+of the padded batch, h w cells of the stride-16 grid (L = h * w).
+
+Reference:
+    Fang et al. 2022, "Unleashing Vanilla Vision Transformer with Masked Image Modeling for Object
+    Detection", arXiv 2204.02964.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detectron2.modeling import Backbone
+from detectron2.structures import ImageList
+from mimdet.layers.block import Block, init_transformer_weights, run, run_all
+from mimdet.layers.pos_embed import PosEmbedCache, get_2d_sincos_pos_embed
+
+logger = logging.getLogger(__name__)
+
+_FILLS = ("conv", "mask")
+
+
+def mae_layer_norm(dim: int) -> nn.LayerNorm:
+    """LayerNorm as MAE pretrains with it: eps 1e-6 instead of torch's 1e-5."""
+    return nn.LayerNorm(dim, eps=1e-6)
+
+
+class ConvStem(nn.Module):
+    """Stacked stride-2 convolutions that replace the patch projection of a ViT.
+
+    Each stage is a 3x3 convolution, GroupNorm of one group and GELU, and doubles the width up to
+    `embed_dim`; a 1x1 convolution ends the last stage.
+
+    Args:
+        img_size: side of the square image of the declared grid, in pixels.
+        patch_size: side of a cell of the declared grid; the real stride is ``2 ** depth``.
+        in_chans: channels of the image.
+        embed_dim: channels of the last stage; a multiple of ``2 ** (depth - 1)``.
+        depth: number of stages, at least 3.
+        norm_layer: called with `embed_dim`, normalises the last output; None leaves it as it is.
+        checkpointing: recompute each stage in the backward pass instead of keeping activations.
+
+    Raises:
+        ValueError: if `embed_dim` cannot be halved often enough.
+
+    Reference:
+        Xiao et al. 2021, arXiv 2106.14881, with GroupNorm and GELU in place of BatchNorm and ReLU,
+        as MIMDet has them.
+    """
+
+    def __init__(
+        self,
+        img_size: int = 224,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        depth: int = 4,
+        norm_layer: Callable[[int], nn.Module] | None = None,
+        checkpointing: bool = False,
+    ):
+        super().__init__()
+        if embed_dim % 2 ** (depth - 1):
+            raise ValueError(
+                f"embed_dim must be a multiple of {2 ** (depth - 1)} for a stem of {depth} stages, "
+                f"got {embed_dim}"
+            )
+        self.grid_size = (img_size // patch_size, img_size // patch_size)
+        self.checkpointing = checkpointing
+        widths = [in_chans] + [embed_dim // 2**i for i in reversed(range(depth))]
+        stages = [_stem_stage(*pair) for pair in zip(widths[:-1], widths[1:], strict=True)]
+        stages[-1].append(nn.Conv2d(embed_dim, embed_dim, kernel_size=1))
+        self.proj = nn.ModuleList(stages)
+        self.norm = norm_layer(embed_dim) if norm_layer else nn.Identity()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, in_chans, H, W) -> outputs of all stages but the first: strides 4, 8, 16, ..."""
+        outputs = []
+        for stage in self.proj:
+            x = run(stage, x, self.checkpointing)
+            outputs.append(x)
+        return [*outputs[1:-1], self.norm(outputs[-1])]
+
+
+def _stem_stage(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1, bias=False),
+        nn.GroupNorm(1, out_channels, eps=1e-6),
+        nn.GELU(),
+    )
+
+
+class EncoderOutput(NamedTuple):
+    """What `MIMDetEncoder` hands on.
+
+    Attributes:
+        stem: feature maps of the stem at strides 4, 8 and 16.
+        tokens: (B, K, C) encoded tokens, in the order of `ids_keep`.
+        ids_keep: (B, K) raster positions of the kept tokens; None when all were kept in order.
+    """
+
+    stem: list[Tensor]
+    tokens: Tensor
+    ids_keep: Tensor | None
+
+
+class MIMDetEncoder(nn.Module):
+    """A plain ViT on a random share of the tokens that a convolution stem makes.
+
+    Args:
+        img_size: side of the square image whose token grid `pos_embed` has, in pixels.
+        patch_size: pixels of a token's side in the declared grid and in the padding mask.
+        in_chans: channels of the image.
+        embed_dim: channels C of a token.
+        depth: number of transformer blocks.
+        num_heads: attention heads.
+        mlp_ratio: hidden width of a block's MLP as a multiple of `embed_dim`.
+        dpr: drop-path rate of the last block; it grows linearly from 0 at the first.
+        norm_layer: called with `embed_dim`; the released models use LayerNorm with eps 1e-5.
+        pretrained: path of the MAE file to start from. The module only records it;
+            `mimdet.checkpoint.load.load_pretrained` reads the file.
+        checkpointing: recompute stem stages and blocks in the backward pass.
+
+    `pos_embed` (1, 1 + grid, C) is frozen and has a class slot first that is never used: it is
+    there for the names and shapes of released checkpoints.
+    """
+
+    def __init__(
+        self,
+        img_size: int = 224,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        embed_dim: int = 1024,
+        depth: int = 24,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        dpr: float = 0.0,
+        norm_layer: Callable[[int], nn.Module] = mae_layer_norm,
+        pretrained: str | None = None,
+        checkpointing: bool = False,
+    ):
+        super().__init__()
+        self.patch_size = patch_size
+        self.pretrained = pretrained
+        self.checkpointing = checkpointing
+        self.patch_embed = ConvStem(
+            img_size, patch_size, in_chans, embed_dim, checkpointing=checkpointing
+        )
+        self.pos_embed = _frozen_pos_embed(embed_dim, self.patch_embed.grid_size)
+        self.blocks = nn.ModuleList(
+            Block(embed_dim, num_heads, mlp_ratio, drop_path=rate, norm_layer=norm_layer)
+            for rate in (dpr * i / max(depth - 1, 1) for i in range(depth))
+        )
+        self.norm = norm_layer(embed_dim)
+        self._pos_embed_cache = PosEmbedCache()
+        self.apply(init_transformer_weights)
+
+    def forward(
+        self, images: ImageList, sample_ratio: float, generator: torch.Generator | None = None
+    ) -> EncoderOutput:
+        """Encode a share of the tokens of a padded batch.
+
+        Args:
+            images: tensor (B, 3, H, W), H and W multiples of the stem's stride.
+            sample_ratio: share of tokens kept, in (0, 1].
+            generator: source of the sampling noise; the global one by default.
+        """
+        stem = self.patch_embed(images.tensor)
+        h, w = stem[-1].shape[-2:]
+        tokens = stem[-1].flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, L, C)
+        tokens = tokens + self._pos_embed_cache.get(self.pos_embed, (h, w))
+        ids_keep = None
+        # All tokens in evaluation: nothing to choose, so nothing is drawn, sorted or gathered.
+        if self.training or sample_ratio < 1:
+            is_padding = padding_mask(images.image_sizes, (h, w), self.patch_size, tokens.device)
+            ids_keep = sample_tokens(is_padding.flatten(1), sample_ratio, generator)
+            tokens = tokens.gather(1, _as_token_index(ids_keep, tokens.shape[-1]))
+        tokens = run_all(self.blocks, tokens, self.checkpointing)
+        return EncoderOutput(stem, self.norm(tokens), ids_keep)
+
+
+def padding_mask(
+    image_sizes: Sequence[tuple[int, int]],
+    grid: tuple[int, int],
+    patch_size: int,
+    device: torch.device,
+) -> Tensor:
+    """Mark the tokens that lie wholly outside their image.
+
+    Args:
+        image_sizes: true (height, width) of each image in pixels.
+        grid: (h, w) of the padded batch.
+        patch_size: pixels of a token's side; a token that touches one real pixel is no padding.
+        device: where the mask is wanted.
+
+    Returns:
+        (B, h, w) bool, True = padding.
+    """
+    cells = [(math.ceil(hh / patch_size), math.ceil(ww / patch_size)) for hh, ww in image_sizes]
+    valid = torch.tensor(cells, device=device)  # (B, 2)
+    rows = torch.arange(grid[0], device=device)[None, :] >= valid[:, :1]  # (B, h)
+    columns = torch.arange(grid[1], device=device)[None, :] >= valid[:, 1:]  # (B, w)
+    return rows[:, :, None] | columns[:, None, :]
+
+
+def sample_tokens(
+    is_padding: Tensor, sample_ratio: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Choose the tokens to encode, padding last.
+
+    Every image of the batch keeps ``K = int(L * sample_ratio)`` tokens, so an image with much
+    padding keeps a larger share of its real tokens.
+
+    Args:
+        is_padding: (B, L) bool, True where the token lies outside the true image.
+        sample_ratio: share kept, in (0, 1].
+        generator: source of the noise; the global one by default.
+
+    Returns:
+        (B, K) int64 raster positions, in the random order in which the encoder gets them.
+
+    Raises:
+        ValueError: if `sample_ratio` keeps no token.
+
+    Reference:
+        Fang et al. 2022, arXiv 2204.02964, section 3. Ties among padding tokens are broken by
+        position here (stable sort), where the release leaves them to the sort at hand.
+    """
+    B, L = is_padding.shape
+    num_keep = int(L * sample_ratio)
+    if num_keep == 0:
+        raise ValueError(
+            f"sample_ratio must keep at least one token, got {sample_ratio} for {L} tokens "
+            "(model.backbone.bottom_up.sample_ratio); raise it or use larger images"
+        )
+    noise = torch.rand(B, L, device=is_padding.device, generator=generator)
+    noise = noise.masked_fill(is_padding, 100.0)  # sorts after every real token
+    return noise.argsort(dim=1, stable=True)[:, :num_keep]
+
+
+def _as_token_index(ids: Tensor, channels: int) -> Tensor:
+    """(B, K) token positions -> (B, K, channels) index for gather and scatter."""
+    return ids[:, :, None].expand(-1, -1, channels)
+
+
+class MIMDetDecoder(nn.Module):
+    """Light ViT that completes the sampled tokens to the full grid.
+
+    Args:
+        img_size: side of the square image whose token grid `decoder_pos_embed` has, in pixels.
+        patch_size: pixels of a token's side in the declared grid.
+        embed_dim: channels C of the encoder's tokens.
+        decoder_embed_dim: channels D of the decoder.
+        depth: number of blocks; MAE files have 8, of which the first `depth` are used.
+        num_heads: attention heads.
+        mlp_ratio: hidden width of a block's MLP as a multiple of `decoder_embed_dim`.
+        dpr: drop-path rate of every block.
+        norm_layer: called with `decoder_embed_dim`.
+        pretrained: path of the MAE file to start from, recorded for
+            `mimdet.checkpoint.load.load_pretrained`.
+        checkpointing: recompute blocks in the backward pass.
+        fill: what stands for the tokens that the encoder did not see. "conv": a projection of
+            the stem's stride-16 features at that place (release v1.2, 127.96M and 349.33M).
+            "mask": MAE's learned mask token (release v1.0, 127.56M and 345.27M).
+
+    Raises:
+        ValueError: if `fill` is neither.
+    """
+
+    def __init__(
+        self,
+        img_size: int = 224,
+        patch_size: int = 16,
+        embed_dim: int = 768,
+        decoder_embed_dim: int = 512,
+        depth: int = 8,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        dpr: float = 0.0,
+        norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
+        pretrained: str | None = None,
+        checkpointing: bool = False,
+        fill: str = "conv",
+    ):
+        super().__init__()
+        if fill not in _FILLS:
+            raise ValueError(
+                f"fill must be one of {_FILLS}, got {fill!r} "
+                "(model.backbone.bottom_up.decoder.fill)"
+            )
+        self.fill = fill
+        self.pretrained = pretrained
+        self.checkpointing = checkpointing
+        self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
+        if fill == "mask":
+            self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
+        else:
+            self.conv_feat_proj = nn.Linear(embed_dim, decoder_embed_dim)
+        grid = (img_size // patch_size, img_size // patch_size)
+        self.decoder_pos_embed = _frozen_pos_embed(decoder_embed_dim, grid)
+        self.decoder_blocks = nn.ModuleList(
+            Block(decoder_embed_dim, num_heads, mlp_ratio, drop_path=dpr, norm_layer=norm_layer)
+            for _ in range(depth)
+        )
+        self.decoder_norm = norm_layer(decoder_embed_dim)
+        self._pos_embed_cache = PosEmbedCache()
+        self.apply(init_transformer_weights)
+
+    def forward(self, encoded: EncoderOutput) -> Tensor:
+        """Complete and decode the tokens of one batch -> feature map (B, D, h, w)."""
+        h, w = encoded.stem[-1].shape[-2:]
+        tokens = self.decoder_embed(encoded.tokens)  # (B, K, D)
+        if encoded.ids_keep is not None:
+            index = _as_token_index(encoded.ids_keep, tokens.shape[-1])
+            tokens = self._fill_tokens(encoded.stem[-1]).to(tokens.dtype).scatter(1, index, tokens)
+        tokens = tokens + self._pos_embed_cache.get(self.decoder_pos_embed, (h, w))
+        tokens = run_all(self.decoder_blocks, tokens, self.checkpointing)
+        return self.decoder_norm(tokens).transpose(1, 2).unflatten(2, (h, w))  # (B, D, h, w)
+
+    def _fill_tokens(self, stem: Tensor) -> Tensor:
+        """What an unseen token is, at every place: (B, C, h, w) -> (B, L, D)."""
+        if self.fill == "mask":
+            return self.mask_token.expand(stem.shape[0], stem.shape[2] * stem.shape[3], -1)
+        return self.conv_feat_proj(stem.flatten(2).transpose(1, 2))
+
+
+def _frozen_pos_embed(embed_dim: int, grid: tuple[int, int]) -> nn.Parameter:
+    """Sine-cosine table (1, 1 + grid, D) with a class slot, as a parameter that is not trained."""
+    table = get_2d_sincos_pos_embed(embed_dim, grid, cls_token=True)
+    return nn.Parameter(table[None], requires_grad=False)
+
+
+class MIMDetBackbone(Backbone):
+    """ConvNet-ViT hybrid with outputs c2 (stride 4), c3 (8), c4 (16) and c5 (32).
+
+    c2 and c3 come from the encoder's stem, c4 from the decoder, c5 is c4 max-pooled 2x2.
+
+    Args:
+        encoder: the sampled ViT with its stem.
+        decoder: completes the sampled tokens.
+        sample_ratio: share of tokens the encoder sees, in (0, 1]. Training uses 0.25 to 0.5;
+            published results are evaluated at 1.0.
+        size_divisibility: padded images have sides that are a multiple of this, in pixels.
+        _out_feature_channels: channels of c2..c5.
+        _out_feature_strides: strides of c2..c5.
+        sample_seed: seeds the sampling of each evaluation batch, so that results at a ratio below
+            1.0 can be repeated and do not depend on the order of images; None draws from
+            the global generator, as in training.
+
+    Raises:
+        ValueError: if `sample_ratio` is out of range.
+
+    Reference:
+        Fang et al. 2022, arXiv 2204.02964, section 3.
+    """
+
+    def __init__(
+        self,
+        encoder: MIMDetEncoder,
+        decoder: MIMDetDecoder,
+        sample_ratio: float,
+        size_divisibility: int = 32,
+        _out_feature_channels: Sequence[int] = (192, 384, 512, 512),
+        _out_feature_strides: Sequence[int] = (4, 8, 16, 32),
+        sample_seed: int | None = None,
+    ):
+        super().__init__()
+        if not 0 < sample_ratio <= 1:
+            raise ValueError(
+                f"sample_ratio must be in (0, 1], got {sample_ratio} "
+                "(model.backbone.bottom_up.sample_ratio); 1.0 keeps all tokens"
+            )
+        self.encoder = encoder
+        self.decoder = decoder
+        self.sample_ratio = sample_ratio
+        self.sample_seed = sample_seed
+        self._size_divisibility = size_divisibility
+        self._out_features = ["c2", "c3", "c4", "c5"]
+        self._out_feature_channels = self._by_name(_out_feature_channels)
+        self._out_feature_strides = self._by_name(_out_feature_strides)
+        self._sampling_logged = False
+
+    def _by_name(self, values: Sequence[int]) -> dict[str, int]:
+        return dict(zip(self._out_features, values, strict=True))
+
+    @property
+    def size_divisibility(self) -> int:
+        """Sides of a padded batch are multiples of this, in pixels."""
+        return self._size_divisibility
+
+    def forward(self, images: ImageList) -> dict[str, Tensor]:
+        """Compute the feature maps of a padded batch.
+
+        Args:
+            images: normalised batch with the true image sizes, which the sampling needs.
+
+        Returns:
+            c2 (B, C2, H/4, W/4), c3 (B, C3, H/8, W/8), c4 (B, D, H/16, W/16),
+            c5 (B, D, H/32, W/32).
+
+        Raises:
+            TypeError: if `images` is a bare tensor.
+        """
+        if not isinstance(images, ImageList):
+            raise TypeError(
+                f"MIMDetBackbone needs an ImageList with the true image sizes, got {type(images)}; "
+                "use mimdet.modeling.meta_arch.GeneralizedRCNNImageListForward as the detector"
+            )
+        encoded = self.encoder(images, self.sample_ratio, self._generator(images.tensor.device))
+        c4 = self.decoder(encoded)
+        return {
+            "c2": encoded.stem[0],
+            "c3": encoded.stem[1],
+            "c4": c4,
+            "c5": F.max_pool2d(c4, kernel_size=2),
+        }
+
+    def _generator(self, device: torch.device) -> torch.Generator | None:
+        """The noise source of one batch; says once that an evaluation samples."""
+        if self.training or self.sample_ratio == 1:
+            return None
+        if not self._sampling_logged:
+            seeded = "unseeded" if self.sample_seed is None else f"seed {self.sample_seed}"
+            logger.warning(
+                f"Evaluation samples {self.sample_ratio:g} of the tokens ({seeded}); published "
+                "results use model.backbone.bottom_up.sample_ratio=1.0"
+            )
+            self._sampling_logged = True
+        if self.sample_seed is None:
+            return None
+        return torch.Generator(device).manual_seed(self.sample_seed)

@@ -1,0 +1,77 @@
+"""The R-CNN that MIMDet needs: its backbone is given the ImageList, not only the pixels."""
+
+from torch import Tensor
+
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.structures import ImageList, Instances
+from mimdet.modeling.postprocessing import lsj_postprocess
+
+
+class GeneralizedRCNNImageListForward(GeneralizedRCNN):
+    """GeneralizedRCNN whose backbone receives the padded batch with the true image sizes.
+
+    MIMDet's token sampling treats padding differently from image, so it has to know where the
+    image ends. FPN hands its input to `bottom_up` untouched, so nothing else changes.
+
+    Args:
+        lsj_postprocess: results lie on a padded square and are led back by one factor for both
+            axes (`mimdet.modeling.postprocessing.lsj_postprocess`).
+        **kwargs: those of Detectron2's GeneralizedRCNN.
+    """
+
+    def __init__(self, *, lsj_postprocess: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.lsj_postprocess = lsj_postprocess
+
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """Losses by name in training, detections of each image otherwise."""
+        if not self.training:
+            return self.inference(batched_inputs)
+        images = self.preprocess_image(batched_inputs)
+        targets = [x["instances"].to(self.device) for x in batched_inputs]
+        features = self.backbone(images)
+        proposals, proposal_losses = self.proposal_generator(images, features, targets)
+        _, detector_losses = self.roi_heads(images, features, proposals, targets)
+        return {**detector_losses, **proposal_losses}
+
+    def inference(
+        self,
+        batched_inputs: list[dict],
+        detected_instances: list[Instances] | None = None,
+        do_postprocess: bool = True,
+    ) -> list[dict] | list[Instances]:
+        """Detect objects, or only predict masks for `detected_instances`.
+
+        Args:
+            batched_inputs: dicts with `image` (3, H, W) in 0..255 and the wanted output `height`
+                and `width` (those of `image` by default).
+            detected_instances: boxes and classes that are given; proposals are then skipped.
+            do_postprocess: lead results back to the wanted output size.
+
+        Returns:
+            ``[{"instances": Instances}, ...]``, or the Instances of the network's input size
+            without post-processing.
+        """
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images)
+        if detected_instances is None:
+            proposals, _ = self.proposal_generator(images, features, None)
+            results, _ = self.roi_heads(images, features, proposals, None)
+        else:
+            given = [x.to(self.device) for x in detected_instances]
+            results = self.roi_heads.forward_with_given_boxes(features, given)
+        if not do_postprocess:
+            return results
+        if self.lsj_postprocess:
+            return _lsj_postprocess(results, batched_inputs, images)
+        return self._postprocess(results, batched_inputs, images.image_sizes)
+
+
+def _lsj_postprocess(
+    results: list[Instances], batched_inputs: list[dict], images: ImageList
+) -> list[dict]:
+    output = []
+    for result, given, size in zip(results, batched_inputs, images.image_sizes, strict=True):
+        height, width = given.get("height", size[0]), given.get("width", size[1])
+        output.append({"instances": lsj_postprocess(result, height, width)})
+    return output

@@ -1,0 +1,33 @@
+"""Packaging of mimdet; `requirements.txt` pins what CI runs, the ranges are here."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+_version = re.search(r'__version__ = "(.+)"', Path("mimdet/__init__.py").read_text()).group(1)
+
+setup(
+    name="mimdet",
+    version=_version,
+    description="Object detection with backbones pre-trained by masked image modelling",
+    long_description=Path("README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["mimdet", "mimdet.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.6",  # before, weights_only=True could be made to execute code (CVE-2025-32434)
+        "torchvision>=0.21",  # the release that matches torch
+        "timm>=1.0",
+        "fvcore>=0.1.5.post20221221",
+        "omegaconf>=2.1",
+        "hydra-core>=1.1",
+        "pycocotools>=2.0.7",
+        "shapely>=2.0",
+        "numpy",
+        "Pillow",
+        "detectron2>=0.6",  # upstream's, or detectron2-lite of this repository
+    ],
+    extras_require={"dev": ["pytest", "pytest-xdist", "ruff"], "tensorboard": ["tensorboard"]},
+)
