@@ -11,7 +11,11 @@ parameters. Counted here: 127,561,552 parameters.
 """
 
 from .mimdet_vit_base_mask_rcnn_fpn_sr_0p5_800_1333_4xdec_coco_3x import (
+    dataloader,
+    lr_multiplier,
+    mae_checkpoint,
     model,
+    optimizer,
     train,
 )
 

@@ -13,6 +13,8 @@ Published (not reproduced here): 49.9 box AP, 44.6 mask AP on COCO val2017 at ra
 from ..common.schedules import multistep
 from .mimdet_vit_base_mask_rcnn_fpn_sr_0p25_800_1333_4xdec_coco_3x import (
     dataloader,
+    mae_checkpoint,
+    model,
     optimizer,
     train,
 )

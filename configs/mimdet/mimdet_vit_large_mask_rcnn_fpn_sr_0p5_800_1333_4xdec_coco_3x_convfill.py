@@ -11,6 +11,9 @@ parameters. Counted here: 349,332,080 parameters.
 """
 
 from .mimdet_vit_large_mask_rcnn_fpn_sr_0p5_800_1333_4xdec_coco_3x import (
+    dataloader,
+    lr_multiplier,
+    mae_checkpoint,
     model,
     optimizer,
     train,

@@ -16,6 +16,7 @@ from mimdet.data.datasets import load_coco_folder
 from ..common.schedules import multistep
 from ..mimdet.mimdet_vit_base_mask_rcnn_fpn_sr_0p5_800_1333_4xdec_coco_3x import (
     dataloader,
+    mae_checkpoint,
     model,
     optimizer,
     train,

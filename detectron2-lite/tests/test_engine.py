@@ -593,7 +593,7 @@ def test_model_must_return_losses(output):
 def test_loss_that_is_not_finite_stops_before_the_update(value):
     trainer = loss_trainer([1.0, value])
     trainer.optimizer.param_groups[0]["lr"] = 0.5
-    with pytest.raises(FloatingPointError, match="iteration=1! loss_dict = ") as error:
+    with pytest.raises(FloatingPointError, match=r"iteration=1!\sloss_dict = ") as error:
         trainer.train(0, 2)
     assert f"'total_loss': {value}" in str(error.value)
     assert trainer.model.weight.item() == 0.5  # 1 - 0.5 * 1: only the first update

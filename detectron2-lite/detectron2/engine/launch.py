@@ -3,11 +3,13 @@
 import contextlib
 import logging
 import os
+import signal
 import socket
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ def launch(
         AssertionError: no `dist_url` for several machines, or fewer GPUs than processes.
         torch.multiprocessing.ProcessRaisedException: a process has raised an exception; the
             message names its rank and holds its traceback.
-        torch.multiprocessing.ProcessExitedException: a process has died or exited on its own.
+        torch.multiprocessing.ProcessExitedException: a process was killed or has died.
     """
     if _is_under_torchrun() and not dist.is_initialized():
         _run_under_torchrun(main_func, args, timeout)
@@ -78,10 +80,14 @@ def launch(
         worker_args = (
             main_func, world_size, num_gpus_per_machine, first_rank, dist_url, args, timeout, report
         )  # fmt: skip
+        context = mp.start_processes(
+            _worker, worker_args, num_gpus_per_machine, join=False, start_method="spawn"
+        )
         try:
-            mp.spawn(_worker, args=worker_args, nprocs=num_gpus_per_machine)
+            while not context.join():
+                pass  # True when all processes have ended well
         except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
-            raise _cause(error, report, first_rank, world_size) from None
+            raise _cause(error, context.processes, report, first_rank, world_size) from None
 
 
 def _worker(
@@ -98,8 +104,9 @@ def _worker(
     try:
         _join(dist_url, world_size, first_rank + local_rank, local_rank, num_local, timeout)
         main_func(*args)
-    except Exception:
-        _report_if_first(report, local_rank)
+    except (Exception, SystemExit) as error:
+        if not (isinstance(error, SystemExit) and error.code in (None, 0)):
+            _report_if_first(report, local_rank)
         raise
     dist.destroy_process_group()
 
@@ -118,29 +125,31 @@ def _report_if_first(report: Path, local_rank: int) -> None:
 
 def _cause(
     error: mp.ProcessRaisedException | mp.ProcessExitedException,
+    processes: Sequence[BaseProcess],
     report: Path,
     first_rank: int,
     world_size: int,
 ) -> Exception:
     """The exception that tells a user which rank has failed first, and why."""
-    raised = str(error)
-    local_rank, pid = error.error_index, error.error_pid
+    trace = ""
     if report.exists():
         head, trace = report.read_text(encoding="utf-8").split("\n", 1)
         local_rank, pid = map(int, head.split())
-        raised = f"rank {first_rank + local_rank} of {world_size} has failed:\n\n{trace}"
-    if isinstance(error, mp.ProcessRaisedException):
-        return mp.ProcessRaisedException(f"{raised}\nAll ranks were stopped.", local_rank, pid)
-    how = f"has exited with code {error.exit_code}"
-    if error.signal_name:
-        how = f"was ended by signal {error.signal_name} (SIGKILL often means: out of memory)"
+        trace = f"rank {first_rank + local_rank} of {world_size} has failed:\n\n{trace}"
+    # What is killed from outside leaves no report, but makes the others fail and report that.
+    exit_codes = [process.exitcode for process in processes]
+    killed = [i for i, code in enumerate(exit_codes) if code < 0 and code != -signal.SIGTERM]
+    if trace and not killed:
+        return mp.ProcessRaisedException(f"{trace}\nAll ranks were stopped.", local_rank, pid)
+    index = killed[0] if killed else error.error_index
+    code = exit_codes[index]
+    hint = f" ({signal.Signals(-code).name}; SIGKILL often means: out of memory)" if killed else ""
     return mp.ProcessExitedException(
-        f"rank {first_rank + error.error_index} of {world_size} {how}. All ranks were stopped."
-        + (f"\n\nThe first exception: {raised}" if report.exists() else ""),
-        error.error_index,
-        error.error_pid,
-        error.exit_code,
-        error.signal_name,
+        f"rank {first_rank + index} of {world_size} has died with exit code {code}{hint}. "
+        "All ranks were stopped." + (f"\n\nThe first exception: {trace}" if trace else ""),
+        index,
+        processes[index].pid,
+        code,
     )
 
 

@@ -1,7 +1,8 @@
 """MAE checkpoints -> the parts of them that an encoder or a decoder of ours takes.
 
-MAE's names are ours (`blocks.*`, `norm.*`, `pos_embed`, `decoder_embed.*`, `decoder_blocks.*`), so nothing is renamed; what differs is that files come wrapped and prefixed, that position tables
-are for 224 pixels, and that our stem and fill have no counterpart in the file.
+MAE's names are ours (`blocks.*`, `norm.*`, `pos_embed`, `decoder_blocks.*`, ...), so nothing is
+renamed; what differs is that files come wrapped and prefixed, that position tables are for 224
+pixels, and that our stem and fill have no counterpart in the file.
 """
 
 import fnmatch

@@ -1,0 +1,34 @@
+# make setup  make the virtual environment and install everything (the other targets do it too)
+# make demo   generate toy data, train MIMDet on it, evaluate, draw; results in output/demo
+# make test   run all tests
+# make lint   check the style
+#
+# VENV=DIR uses another environment. If upstream Detectron2 is installed there, it is used and
+# nothing of what it was built against is changed; otherwise detectron2-lite is installed.
+
+VENV ?= .venv
+PYTHON ?= python3
+PY = $(VENV)/bin/python
+STAMP = $(VENV)/.mimdet-setup
+DEMO_OUTPUT ?= output/demo
+
+.PHONY: setup demo test lint
+
+setup: $(STAMP)
+
+$(STAMP): requirements.txt setup.py pyproject.toml detectron2-lite/pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	if $(PY) -c "import detectron2, sys; sys.exit('lite' in detectron2.__version__)" 2>/dev/null; \
+	then $(PY) -m pip install -e ".[dev]"; \
+	else $(PY) -m pip install -r requirements.txt; fi
+	touch $@
+
+demo: setup
+	$(PY) tools/demo.py --output $(DEMO_OUTPUT)
+
+test: setup
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -q $(PYTEST_ARGS)
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .

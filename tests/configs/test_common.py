@@ -1,0 +1,70 @@
+"""The parts that all configs share."""
+
+import pytest
+from golden_models import CONFIGS
+from omegaconf.errors import MissingMandatoryValue
+
+from detectron2.config import LazyConfig, instantiate
+
+COMMON = CONFIGS / "common"
+
+
+def multistep(*args, **kwargs):
+    (make,) = LazyConfig.load(COMMON / "schedules.py", keys=["multistep"])
+    return make(*args, **kwargs)
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_fpn", "mask_rcnn_vit_fpn"])
+def test_detector_without_a_backbone_is_refused_by_the_key_that_is_missing(name):
+    model = LazyConfig.load(COMMON / f"models/{name}.py").model
+    with pytest.raises(MissingMandatoryValue, match="bottom_up"):
+        instantiate(model)
+
+
+def test_vit_detector_differs_from_the_plain_one_only_where_it_says():
+    model = LazyConfig.load(COMMON / "models/mask_rcnn_vit_fpn.py").model
+    assert model._target_.__name__ == "GeneralizedRCNNImageListForward"
+    assert model.backbone.norm == "SyncBN"
+    assert model.roi_heads.box_head.conv_norm == model.roi_heads.mask_head.conv_norm
+    assert model.proposal_generator.head.conv_dims == [-1, -1]
+    assert "lsj_postprocess" not in LazyConfig.load(COMMON / "models/mask_rcnn_fpn.py").model
+
+
+@pytest.mark.parametrize(
+    "iteration, value",
+    [
+        (0, 0.0),  # warm-up starts from nothing
+        (234.375, 0.5),
+        (468.75, 1.0),
+        (50624, 1.0),
+        (50625, 0.1),
+        (61874, 0.1),
+        (61875, 0.01),
+        (67499, 0.01),
+    ],
+)
+def test_multistep_warms_up_and_drops_at_its_milestones(iteration, value):
+    schedule = instantiate(multistep(67500, milestones=[50625, 61875], warmup_iters=468.75))
+    assert schedule(iteration / 67500) == pytest.approx(value, abs=1e-12)
+
+
+def test_multistep_warm_up_starts_from_the_given_factor():
+    schedule = instantiate(multistep(100, [50], warmup_iters=10, warmup_factor=0.2))
+    assert schedule(0.0) == pytest.approx(0.2)
+    assert schedule(0.05) == pytest.approx(0.6)  # half-way from 0.2 to 1
+    assert schedule(0.5) == pytest.approx(0.1)
+
+
+def test_adamw_decays_at_its_own_rate_and_not_the_norms():
+    optimizer = LazyConfig.load(COMMON / "optim.py").AdamW
+    optimizer.lr = 0.5
+    assert optimizer.params.base_lr == 0.5
+    assert optimizer.params.weight_decay_norm == 0.0
+
+
+def test_evaluator_and_test_mapper_follow_their_loaders():
+    dataloader = LazyConfig.load(COMMON / "data/coco.py").dataloader
+    dataloader.test.dataset.names = "other"
+    dataloader.train.mapper.image_format = "BGR"
+    assert dataloader.evaluator.dataset_name == "other"
+    assert dataloader.test.mapper.image_format == "BGR"

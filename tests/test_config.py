@@ -1,0 +1,122 @@
+"""Overrides of the command line."""
+
+import logging
+
+import pytest
+from omegaconf import OmegaConf
+
+from mimdet.config import apply_overrides
+
+
+@pytest.fixture
+def cfg():
+    return OmegaConf.create(
+        {
+            "train": {"max_iter": 10, "amp": {"enabled": False}, "path": None},
+            "model": {
+                "heads": [{"dim": 1}, {"dim": 2}],
+                "sizes": [3, 4],
+                "bottom_up": "???",
+                "width": "${train.max_iter}",
+                "same": "${train}",
+                "broken": "${nowhere}",
+            },
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "text, key, value",
+    [
+        ("train.max_iter=3", "train.max_iter", 3),
+        ("train.amp.enabled=true", "train.amp.enabled", True),
+        ("train.path=a/b.pth", "train.path", "a/b.pth"),
+        ("train.max_iter=null", "train.max_iter", None),
+        ("model.heads.1.dim=5", "model.heads.1.dim", 5),
+        ("model.sizes.0=7", "model.sizes.0", 7),
+        ("model.sizes=[1,2,3]", "model.sizes", [1, 2, 3]),
+        ("model.bottom_up=x", "model.bottom_up", "x"),  # a missing value is still a key
+        ("model.width=4", "model.width", 4),  # an interpolation is replaced
+        ("model.broken=4", "model.broken", 4),  # also one that leads nowhere
+        ("model.same.max_iter=6", "train.max_iter", 6),  # and followed on the way to a key
+        ("train.amp={enabled:true}", "train.amp.enabled", True),
+        ("train={amp:{enabled:true},max_iter:2}", "train.max_iter", 2),
+    ],
+)
+def test_existing_key_is_set_without_a_warning(cfg, text, key, value, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert apply_overrides(cfg, [text]) is cfg
+    assert OmegaConf.select(cfg, key) == value
+    assert not caplog.records
+
+
+def test_dict_value_is_merged_into_what_is_there(cfg):
+    apply_overrides(cfg, ["train={max_iter:2}"])
+    assert cfg.train == {"max_iter": 2, "amp": {"enabled": False}, "path": None}
+
+
+def test_later_overrides_win_and_see_the_keys_of_earlier_ones(cfg):
+    apply_overrides(cfg, ["train.max_iter=1", "+new.key=2", "new.key=3", "train.max_iter=4"])
+    assert (cfg.train.max_iter, cfg.new.key) == (4, 3)
+
+
+@pytest.mark.parametrize("text", ["+train.extra=1", "++train.extra=1", "+train={extra:1}"])
+def test_plus_creates_a_key(cfg, text):
+    apply_overrides(cfg, [text])
+    assert cfg.train.extra == 1
+    assert cfg.train.max_iter == 10
+
+
+@pytest.mark.parametrize(
+    "text, key, nearest",
+    [
+        ("train.max_iters=3", "train.max_iters", "train.max_iter"),
+        ("trian.max_iter=3", "trian.max_iter", "train.max_iter"),
+        ("train.amp.enable=true", "train.amp.enable", "train.amp.enabled"),
+        ("train={max_itr:2}", "train.max_itr", "train.max_iter"),
+        ("train={amp:{enable:true}}", "train.amp.enable", "train.amp.enabled"),
+        ("model.heads.1.dims=2", "model.heads.1.dims", "model.heads.1.dim"),
+        ("model.heads.2.dim=2", "model.heads.2.dim", "model.heads.1.dim"),
+        ("model.sizes.2=1", "model.sizes.2", "model.sizes.1"),
+        ("model.sizes.-1=1", "model.sizes.-1", "model.sizes.1"),
+        ("model.bottom_up.depth=1", "model.bottom_up.depth", "model.bottom_up"),
+        ("train.path.name=1", "train.path.name", "train.path"),
+        ("train.max_iter={x:1}", "train.max_iter.x", "train.max_iter"),
+    ],
+)
+def test_unknown_key_is_refused_with_the_override_and_the_nearest_key(cfg, text, key, nearest):
+    before = OmegaConf.to_container(cfg)
+    with pytest.raises(KeyError) as e:
+        apply_overrides(cfg, [text])
+    message = e.value.args[0]
+    assert f"there is no {key!r} (from {text!r}); the nearest one is {nearest!r}" in message
+    assert f"Write +{key}=..." in message
+    assert OmegaConf.to_container(cfg) == before
+
+
+def test_refusal_on_an_empty_config_names_no_key():
+    with pytest.raises(KeyError, match="the nearest one is 'none'"):
+        apply_overrides(OmegaConf.create({}), ["a=1"])
+
+
+@pytest.mark.parametrize("text", ["train.max_iter", "train.max_iter=[1", "train.path=a=b", "=3"])
+def test_text_outside_the_grammar_is_refused_by_its_text(cfg, text):
+    with pytest.raises(ValueError) as e:
+        apply_overrides(cfg, [text])
+    assert repr(text) in str(e.value)
+
+
+@pytest.mark.parametrize("value", ["1,2", "choice(1,2)", "range(3)"])
+def test_sweep_over_values_is_refused(cfg, value):
+    with pytest.raises(ValueError, match="sweep over several values"):
+        apply_overrides(cfg, [f"train.max_iter={value}"])
+
+
+def test_deletion_is_refused(cfg):
+    with pytest.raises(NotImplementedError, match="~train.path.*not supported"):
+        apply_overrides(cfg, ["~train.path"])
+
+
+def test_no_overrides_change_nothing(cfg):
+    before = OmegaConf.to_container(cfg)
+    assert OmegaConf.to_container(apply_overrides(cfg, [])) == before
