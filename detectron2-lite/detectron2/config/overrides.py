@@ -69,7 +69,8 @@ def _new_keys(cfg: DictConfig, key: str, value: Any) -> list[str]:
     for prefix, part in zip([*_prefixes(key), key], key.split("."), strict=True):
         if isinstance(parent, DictConfig) and part not in parent.keys():
             return [key]
-        parent = OmegaConf.select(cfg, prefix)
+        # an interpolation that leads nowhere is a value that may be replaced
+        parent = OmegaConf.select(cfg, prefix, throw_on_resolution_failure=False)
     if not isinstance(value, dict) or not isinstance(parent, DictConfig):
         return []
     return [new for name, inner in value.items() for new in _new_keys(cfg, f"{key}.{name}", inner)]

@@ -10,21 +10,13 @@ from typing import Any
 import cloudpickle
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from detectron2._config_files import as_config, run_config_file
-from detectron2._config_overrides import apply_override
-from detectron2._config_yaml import dump_yaml, load_yaml
-from detectron2._missing import missing_names
+from detectron2.config.files import as_config, run_config_file
+from detectron2.config.overrides import apply_override
+from detectron2.config.yaml_files import dump_yaml, load_yaml
 from detectron2.utils.file_io import PathManager, atomic_write
 from detectron2.utils.registry import dotted_name, locate
 
-__all__ = ["LazyCall", "LazyConfig", "instantiate"]
-
-logger = logging.getLogger(__name__)
-
-__getattr__ = missing_names(
-    __name__, {"CfgNode", "configurable", "downgrade_config", "get_cfg", "global_cfg",
-               "set_global_cfg", "upgrade_config"},
-)  # fmt: skip
+logger = logging.getLogger("detectron2.config")
 
 
 class LazyCall:
