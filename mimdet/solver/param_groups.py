@@ -54,3 +54,32 @@ def get_fpn_model_parameters(
         group = {"params": [], "lr": lr, "weight_decay": decay}
         groups.setdefault((lr, decay), group)["params"].append(parameter)
     return list(groups.values())
+
+
+def get_vit_lr_decay_rate(name: str, lr_decay_rate: float = 1.0, num_layers: int = 12) -> float:
+    """Learning-rate factor of a parameter under the layer-wise decay of ViTDet.
+
+    The deeper a part of the ViT, the faster it learns: position table and patch projection have
+    layer 0, block i has layer i + 1; pyramid, heads and the convolutions that carry information
+    across windows (`residual`) are above the last and have factor 1. For use as
+    `lr_factor_func` of Detectron2's `get_default_optimizer_params`.
+
+    Args:
+        name: dotted name of the parameter in the bare model; with the ``module.`` of a
+            distributed wrapper in front nothing would be recognised.
+        lr_decay_rate: factor from one layer to the one below, in (0, 1].
+        num_layers: blocks of the ViT.
+
+    Returns:
+        ``lr_decay_rate ** (num_layers + 1 - layer)``.
+
+    Reference:
+        Bao et al. 2021, arXiv 2106.08254, as applied by Li et al. 2022, arXiv 2203.16527.
+    """
+    layer = num_layers + 1
+    if name.startswith("backbone"):
+        if ".pos_embed" in name or ".patch_embed" in name:
+            layer = 0
+        elif ".blocks." in name and ".residual." not in name:
+            layer = int(name.split(".blocks.")[1].split(".")[0]) + 1
+    return lr_decay_rate ** (num_layers + 1 - layer)
