@@ -106,16 +106,14 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
             if comm.is_main_process()
             else None,
             hooks.EvalHook(cfg.train.eval_period, lambda: do_test(cfg, model)),
-            # last, so that the evaluation's numbers are on the line of their iteration
-            hooks.PeriodicWriter(
-                default_writers(cfg.train.output_dir, cfg.train.max_iter),
-                period=cfg.train.log_period,
-            )
-            if comm.is_main_process()
-            else None,
         ]
     )
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+    if comm.is_main_process():
+        # After loading, because it opens files. Last, so that an evaluation's numbers are on the
+        # line of their iteration.
+        writers = default_writers(cfg.train.output_dir, cfg.train.max_iter)
+        trainer.register_hooks([hooks.PeriodicWriter(writers, period=cfg.train.log_period)])
     trainer.train(trainer.iter + 1 if resuming else 0, cfg.train.max_iter)
 
 
@@ -165,7 +163,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--config-file must name a config file, and {args.config_file!r} is none")
     try:
         cfg = load_config(args)
-    except (KeyError, ValueError) as e:
+    except (KeyError, ValueError, NotImplementedError) as e:
         parser.error(e.args[0] if e.args else repr(e))
     if args.eval_only and not cfg.train.init_checkpoint:
         parser.error("--eval-only needs the weights to evaluate: train.init_checkpoint=MODEL.pth")

@@ -25,17 +25,29 @@ def apply_overrides(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     Raises:
         KeyError: if an override without ``+`` names a key that `cfg` does not have; the message
             gives the nearest existing one.
+        ValueError: if an override is outside the grammar.
     """
-    # hydra's parser takes a while to import and most callers have no overrides
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     for text in overrides:
-        parsed = OverridesParser.create().parse_override(text)
+        parsed = _parse(text)
         if not (parsed.is_add() or parsed.is_force_add() or parsed.is_delete()):
             for key in _keys(parsed.key_or_group, parsed.value()):
                 _require_key(cfg, key, text)
         LazyConfig.apply_overrides(cfg, [text])
     return cfg
+
+
+def _parse(text: str) -> Any:
+    # hydra's parser takes a while to import and most callers have no overrides
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as e:
+        raise ValueError(
+            f"an override must be key=value, got {text!r} ({e}); a value with = or ? in it needs "
+            "quotes: key='\"a=b?c\"' on the command line"
+        ) from e
 
 
 def _keys(key: str, value: Any) -> Iterator[str]:
@@ -59,14 +71,16 @@ def _require_key(cfg: DictConfig, key: str, override: str) -> None:
 
 
 def _has_key(node: Any, parts: list[str]) -> bool:
-    if not parts:
-        return True
     head, *rest = parts
     if isinstance(node, ListConfig) and head.isdigit() and int(head) < len(node):
-        return _has_key(node[int(head)], rest)
-    if not isinstance(node, DictConfig) or head not in node.keys():  # noqa: SIM118
-        return False  # `head in node` is False for a value that is still missing
-    return not rest or (not OmegaConf.is_missing(node, head) and _has_key(node[head], rest))
+        name: str | int = int(head)
+    elif isinstance(node, DictConfig) and head in node.keys():  # noqa: SIM118
+        name = head  # `head in node` is False for a value that is still missing
+    else:
+        return False
+    # setting a key behind an interpolation would replace the whole of it
+    ends_here = OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name)
+    return not rest or (not ends_here and _has_key(node[name], rest))
 
 
 def _all_keys(node: Any, prefix: str = "") -> Iterator[str]:

@@ -4,6 +4,28 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
 
+import pytest  # noqa: E402
 import torch  # noqa: E402  after the setting that it reads
+import toy_runs  # noqa: E402
+
+from mimdet.data.toy import ToyDataset, make_toy_dataset  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def toy_root(tmp_path_factory):
+    """The folder of a toy dataset of 16 and 6 images."""
+    root = tmp_path_factory.mktemp("toy") / "data"
+    make_toy_dataset(root, ToyDataset(num_train=16, num_val=6))
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(toy_root, tmp_path_factory):
+    """The output folder of a tiny training of 40 iterations."""
+    output = tmp_path_factory.mktemp("trained")
+    toy_runs.train_net(
+        *toy_runs.TINY, f"toy.root={toy_root}", f"train.output_dir={output}", "train.max_iter=40"
+    )
+    return output

@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", default="output/demo", help="folder for everything it makes")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
     args = parser.parse_args(argv)
-    output = Path(args.output)
+    # The steps run in the repository, from which relative paths would lead elsewhere.
+    output = Path(args.output) if Path.cwd() == REPOSITORY else Path(args.output).resolve()
     steps = demo_commands(output, args.opts)
     for title, command in steps:
         print(f"\n=== {title}\n$ {shlex.join(command)}", flush=True)
@@ -50,17 +51,17 @@ def demo_commands(output: Path, opts: list[str]) -> list[tuple[str, list[str]]]:
     data = f"toy.root={output / 'data'}"
     train_net = ["python", "lazyconfig_train_net.py", "--config-file", CONFIG]
     weights = f"train.init_checkpoint={output / 'train' / 'model_final.pth'}"
-    train = [*train_net, "--resume", data, f"train.output_dir={output / 'train'}", *opts]
+    train = [*train_net, "--resume", *opts, data, f"train.output_dir={output / 'train'}"]
     steps = [
         ("Toy data", ["python", "tools/make_toy_dataset.py", str(output / "data")]),
         ("Training at ratio 0.5", train),
     ]
     for ratio in RATIOS:
         folder = f"train.output_dir={_results_folder(output, ratio)}"
-        evaluate = [*train_net, "--eval-only", data, weights, folder, f"{RATIO_KEY}={ratio}"]
-        steps.append((f"Evaluation at ratio {ratio}", evaluate))
+        evaluate = [*train_net, "--eval-only", *opts, data, weights, folder]
+        steps.append((f"Evaluation at ratio {ratio}", [*evaluate, f"{RATIO_KEY}={ratio}"]))
     draw = ["python", "tools/draw_predictions.py", "--config-file", CONFIG]
-    draw += ["--output", str(output / "pictures"), data, weights, f"{RATIO_KEY}=1.0"]
+    draw += ["--output", str(output / "pictures"), *opts, data, weights, f"{RATIO_KEY}=1.0"]
     return [*steps, ("Pictures", draw)]
 
 
@@ -93,10 +94,14 @@ def results_table(output: Path) -> str:
     lines = ["sample_ratio   box AP  box AP50  mask AP  mask AP50  seconds/image"]
     for ratio in RATIOS:
         results = json.loads((_results_folder(output, ratio) / "results.json").read_text())
-        box, mask = results["bbox"], results["segm"]
+        numbers = [
+            results.get(task, {}).get(m) for task in ("bbox", "segm") for m in ("AP", "AP50")
+        ]
+        # a model that detects nothing has no AP
+        box, box50, mask, mask50 = ("none" if n is None else f"{n:.1f}" for n in numbers)
         lines.append(
-            f"{ratio:12.2f} {box['AP']:8.1f} {box['AP50']:9.1f} {mask['AP']:8.1f} "
-            f"{mask['AP50']:10.1f} {results['seconds_per_batch']:14.3f}"
+            f"{ratio:12.2f} {box:>8} {box50:>9} {mask:>8} {mask50:>10} "
+            f"{results['seconds_per_batch']:14.3f}"
         )
     return "\n".join(lines)
 

@@ -6,7 +6,7 @@ import os
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import IO, Any
 from urllib.parse import parse_qs
 
@@ -69,10 +69,8 @@ class DetectionCheckpointer(Checkpointer):
             name: file name without suffix and folder.
             kwargs: extra values to store by key.
         """
-        if self.save_dir and self.save_to_disk:
-            self.tag_last_checkpoint(self._write(name, kwargs))
-
-    def _write(self, name: str, extra: Mapping[str, Any]) -> str:
+        if not self.save_dir or not self.save_to_disk:
+            return
         basename = f"{name}.pth"
         assert os.path.basename(basename) == basename, (
             f"a checkpoint name must not contain a folder, got {name!r}; set save_dir instead"
@@ -81,8 +79,8 @@ class DetectionCheckpointer(Checkpointer):
         self.logger.info(f"Saving checkpoint to {path}")
         states = {key: value.state_dict() for key, value in self.checkpointables.items()}
         with atomic_write(path, "wb") as f:
-            torch.save({"model": self.model.state_dict(), **states, **extra}, f)
-        return basename
+            torch.save({"model": self.model.state_dict(), **states, **kwargs}, f)
+        self.tag_last_checkpoint(basename)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name a file of `save_dir` as the one to resume from."""
@@ -147,14 +145,15 @@ class DetectionCheckpointer(Checkpointer):
 
     def _not_found_message(self, file: str) -> str:
         message = f"Checkpoint {file} not found!"
-        if self.save_dir and self.has_checkpoint() and file == self.get_checkpoint_file():
-            existing = [os.path.basename(f) for f in self.get_all_checkpoint_files()]
-            message += (
-                f" {os.path.join(self.save_dir, 'last_checkpoint')} names it, but the checkpoints "
-                f"there are {sorted(existing)}; write one of them into last_checkpoint, or delete "
-                "that file to start anew"
-            )
-        return message
+        tagged = self.save_dir and self.has_checkpoint() and file == self.get_checkpoint_file()
+        if not tagged:
+            return f"{message} Give the path of an existing file, as train.init_checkpoint=FILE"
+        existing = [os.path.basename(f) for f in self.get_all_checkpoint_files()]
+        return (
+            f"{message} {os.path.join(self.save_dir, 'last_checkpoint')} names it, but the "
+            f"checkpoints there are {sorted(existing)}; write one of them into last_checkpoint, or "
+            "delete that file to start anew"
+        )
 
     def _load_all(
         self, file: str, use_heuristics: bool, checkpointables: list[str] | None
@@ -338,19 +337,17 @@ def _refusal(file: str, type_name: str) -> ValueError:
 
 
 # The functions by which numpy restores arrays and scalars; they do nothing but build values. Files
-# hold them under the module names of numpy 1 or numpy 2.
-_RECONSTRUCT = np.zeros(1).__reduce__()[0]
-_FROM_BUFFER = np.zeros(1).__reduce_ex__(5)[0]
-_SCALAR = np.float64(0).__reduce__()[0]
+# hold them under the module names of numpy 1 (core) or numpy 2 (_core).
+_NUMPY_FUNCTIONS = {
+    "multiarray._reconstruct": np.zeros(1).__reduce__()[0],
+    "multiarray.scalar": np.float64(0).__reduce__()[0],
+    "numeric._frombuffer": np.zeros(1).__reduce_ex__(5)[0],
+}
 _NUMPY_GLOBALS = {
     "numpy.ndarray": np.ndarray,
     "numpy.dtype": np.dtype,
-    "numpy.core.multiarray._reconstruct": _RECONSTRUCT,
-    "numpy._core.multiarray._reconstruct": _RECONSTRUCT,
-    "numpy.core.multiarray.scalar": _SCALAR,
-    "numpy._core.multiarray.scalar": _SCALAR,
-    "numpy.core.numeric._frombuffer": _FROM_BUFFER,
-    "numpy._core.numeric._frombuffer": _FROM_BUFFER,
+    **{f"numpy.core.{name}": function for name, function in _NUMPY_FUNCTIONS.items()},
+    **{f"numpy._core.{name}": function for name, function in _NUMPY_FUNCTIONS.items()},
 }
 
 
@@ -363,11 +360,16 @@ def _read_torch(file: str) -> Any:
     try:
         with torch.serialization.safe_globals([*numpy_globals, *dtypes]):
             return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as e:
+    except Exception as e:  # of any type: torch reads whatever the bytes may mean to it
+        # Of a file that it refuses torch tells at length how to load it all the same.
+        cause = None if isinstance(e, pickle.UnpicklingError) else e
         refused = re.search(r"GLOBAL ([\w.]+)", str(e))  # the only place where torch says it
         if refused:
-            raise _refusal(file, refused[1]) from e
-        raise ValueError(f"{file} is damaged or not a checkpoint of torch.save") from e
+            raise _refusal(file, refused[1]) from cause
+        raise ValueError(
+            f"{file} is damaged or not a checkpoint of torch.save ({type(e).__name__}); "
+            "fetch or save it again"
+        ) from cause
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -430,22 +432,21 @@ def _align(
         if match is None:
             continue
         shape = tuple(checkpoint[match].shape)
-        if shape != tuple(value.shape):
+        if shape == tuple(value.shape):
+            mapping[name] = match
+        else:
             logger.warning(
                 f"Shape of {match} in checkpoint is {shape}, while shape of {name} in model is "
                 f"{tuple(value.shape)}; {match} will not be loaded"
             )
-            continue
-        mapping[name] = match
-    _check_unambiguous(mapping)
     if not mapping:
         logger.warning("No weights in the checkpoint matched with the model.")
-        return dict(checkpoint), mapping
-    _log_matches(mapping, model)
-    renamed = {name: checkpoint[match] for name, match in mapping.items()}
-    matched = set(mapping.values())
-    rest = {name: value for name, value in checkpoint.items() if name not in matched}
-    return renamed | rest, mapping
+    else:
+        _check_unambiguous(mapping)
+        _log_matches(mapping, model)
+    taken = set(mapping.values())
+    rest = {name: value for name, value in checkpoint.items() if name not in taken}
+    return {name: checkpoint[match] for name, match in mapping.items()} | rest, mapping
 
 
 def _longest_suffix(name: str, candidates: Mapping[str, Any]) -> str | None:
@@ -468,16 +469,10 @@ def _check_unambiguous(mapping: Mapping[str, str]) -> None:
 
 
 def _log_matches(mapping: Mapping[str, str], model: Mapping[str, torch.Tensor]) -> None:
-    prefix = _common_module(mapping)
     rows = [(name, match, tuple(model[name].shape)) for name, match in mapping.items()]
     table = tabulate(
         rows, headers=["Names in Model", "Names in Checkpoint", "Shapes"], tablefmt="pipe"
     )
-    place = f"submodule {prefix}" if prefix else "model"
+    owner = ".".join(os.path.commonprefix([name.split(".")[:-1] for name in mapping]))
+    place = f"submodule {owner}" if owner else "model"
     logger.info(f"Following weights matched with {place} - Total num: {len(mapping)}\n{table}")
-
-
-def _common_module(names: Iterable[str]) -> str:
-    """The module that owns all these entries, "" for the model itself."""
-    modules = [name.split(".")[:-1] for name in names]
-    return ".".join(os.path.commonprefix(modules))

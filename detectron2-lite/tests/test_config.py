@@ -403,6 +403,8 @@ def test_yaml_tags_of_trusted_packages_are_read(tmp_path):
         "!!python/object/new:torch.nn.ReLU {}",
         "!!python/name:os.system ''",
         "!!python/name:torchevil.f ''",
+        "!!python/name:torch.os.system ''",
+        "!!python/object:torch.os._wrap_close {}",
         "!!python/object:subprocess.Popen {}",
         "!!python/object:torch.nn.functional.relu {}",
         "!!python/module:os ''",
@@ -412,6 +414,16 @@ def test_yaml_tags_that_could_run_code_are_refused_by_name(tag, tmp_path):
     (tmp_path / "c.yaml").write_text(f"a: 1\nb: {tag}\n")
     with pytest.raises(ValueError, match=rf"tag {tag.split(' ')[0]} is not .*c.yaml, line 2"):
         LazyConfig.load(str(tmp_path / "c.yaml"))
+
+
+@pytest.mark.lite
+def test_the_encoding_of_config_files_does_not_depend_on_the_locale(tmp_path):
+    (tmp_path / "utf8.py").write_bytes("model = dict(name='\u00e9')".encode())
+    (tmp_path / "latin1.py").write_bytes(b"# coding: latin-1\nmodel = dict(name='\xe9')")
+    (tmp_path / "utf8.yaml").write_bytes("model: {name: \u00e9}".encode())
+    (tmp_path / "utf16.yaml").write_bytes("model: {name: \u00e9}".encode("utf-16"))
+    for path in tmp_path.iterdir():
+        assert LazyConfig.load(str(path)).model.name == "\u00e9", path
 
 
 @pytest.mark.lite

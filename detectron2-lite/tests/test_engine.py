@@ -1131,6 +1131,18 @@ def test_generated_seed_is_logged_and_stored_and_repeats_the_run(tmp_path, confi
 
 
 @pytest.mark.lite
+@pytest.mark.parametrize("configured", [-1, 5])
+def test_setup_leaves_an_interpolated_seed_as_it_is_written(tmp_path, configured):
+    cfg = golden_config(tmp_path, seed="${number}")
+    cfg.number = configured
+    before = OmegaConf.to_yaml(cfg)
+    default_setup(cfg, ARGUMENTS)
+    assert OmegaConf.to_yaml(cfg) == before
+    saved = OmegaConf.to_container(LazyConfig.load(str(tmp_path / "config.yaml")))["train"]["seed"]
+    assert saved == "${number}" if configured == 5 else saved >= 0
+
+
+@pytest.mark.lite
 def test_two_generated_seeds_differ(tmp_path):
     for name in ("a", "b"):
         np.random.seed(0)

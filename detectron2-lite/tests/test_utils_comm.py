@@ -91,6 +91,21 @@ def test_two_processes_exchange_objects_and_agree_on_a_seed(tmp_path):
 
 
 @pytest.mark.lite
+def test_the_local_group_ends_with_its_run(tmp_path):
+    for number in range(2):
+        store = f"file://{tmp_path / f'store{number}'}"
+        torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+        try:
+            with pytest.raises(AssertionError, match="not grouped yet"):
+                comm.get_local_rank()
+            comm.create_local_process_group(1)
+            assert (comm.get_local_rank(), comm.get_local_size()) == (0, 1)
+        finally:
+            torch.distributed.destroy_process_group()
+    assert (comm.get_local_rank(), comm.get_local_size()) == (0, 1)
+
+
+@pytest.mark.lite
 def test_the_local_rank_before_grouping_says_what_to_do(tmp_path):
     store = f"file://{tmp_path / 'store'}"
     torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)

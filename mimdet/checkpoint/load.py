@@ -5,6 +5,7 @@ import fnmatch
 import logging
 import os
 import pickle
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -81,12 +82,18 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
         # MAE's training script saves its argparse.Namespace beside the model; it is plain data.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as e:
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+    except Exception as e:  # of any type: torch reads whatever the bytes may mean to it
+        refused = re.search(r"GLOBAL ([\w.]+)", str(e))  # the only place where torch says it
+        reason = (
+            f"contains {refused[1]}, and loading that could execute code"
+            if refused
+            else f"cannot be read as one ({type(e).__name__})"
+        )
+        # Of a file that it refuses torch tells at length how to load it all the same.
+        cause = None if isinstance(e, pickle.UnpicklingError) else e
         raise ValueError(
-            f"{path} must be a torch checkpoint of tensors (mae_checkpoint.path), but it cannot "
-            f"be read as one: {reason}"
-        ) from e
+            f"{path} must be a torch checkpoint of tensors (mae_checkpoint.path), but it {reason}"
+        ) from cause
     state_dict = content.get("model", content) if isinstance(content, Mapping) else content
     if not isinstance(state_dict, Mapping) or not state_dict:
         raise ValueError(
@@ -135,13 +142,20 @@ class StrictCheckpointer(DetectionCheckpointer):
             state_dict = checkpoint["model"]
             if state_dict and all(name.startswith("module.") for name in state_dict):
                 state_dict = {name[len("module.") :]: v for name, v in state_dict.items()}
-            adopt_position_grids(self.model, state_dict)
-            self._check(state_dict)
+            tables = _other_grids(self.model, state_dict, self.allow_missing)
+            self._check(state_dict, fitting=tables)
+            for name, table in tables.items():
+                parameter = self.model.get_parameter(name)
+                logger.info(
+                    f"{name} takes the checkpoint's grid: {table.shape[1]} slots instead of "
+                    f"{parameter.shape[1]}"
+                )
+                parameter.data = table.clone()
             checkpoint["model"] = state_dict
         return super()._load_model(checkpoint)
 
-    def _check(self, state_dict: Mapping[str, Any]) -> None:
-        own = self.model.state_dict()
+    def _check(self, state_dict: Mapping[str, Any], fitting: Mapping[str, Tensor]) -> None:
+        own = {**self.model.state_dict(), **fitting}
         _check_fill(own, state_dict)
         missing = _unmatched(own.keys() - state_dict.keys(), self.allow_missing)
         unexpected = _unmatched(state_dict.keys() - own.keys(), self.allow_unexpected)
@@ -167,19 +181,23 @@ class StrictCheckpointer(DetectionCheckpointer):
         raise ValueError("\n  ".join(lines))
 
 
-def adopt_position_grids(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Give frozen position tables of `model` the grid that they have in a checkpoint."""
-    for name, parameter in model.named_parameters():
-        table = state_dict.get(name)
-        if not name.endswith("pos_embed") or parameter.requires_grad or table is None:
-            continue
-        same_width = table.ndim == parameter.ndim == 3 and table.shape[2] == parameter.shape[2]
-        if same_width and table.shape[1] != parameter.shape[1]:
-            logger.info(
-                f"{name} takes the checkpoint's grid: {table.shape[1]} slots instead of "
-                f"{parameter.shape[1]}"
-            )
-            parameter.data = parameter.data.new_empty(tuple(table.shape))
+def _other_grids(
+    model: nn.Module, state_dict: Mapping[str, Tensor], kept: Sequence[str]
+) -> dict[str, Tensor]:
+    """Tables of the checkpoint for the frozen position tables that have another grid there."""
+    frozen = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if name.endswith("pos_embed") and name in state_dict and not parameter.requires_grad
+    }
+    tables = {name: torch.as_tensor(state_dict[name]) for name in _unmatched(frozen, kept)}
+    return {
+        name: table.to(frozen[name])
+        for name, table in tables.items()
+        if table.ndim == frozen[name].ndim == 3
+        and table.shape[2] == frozen[name].shape[2]
+        and table.shape[1] != frozen[name].shape[1]
+    }
 
 
 def _check_fill(own: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.data.datasets import register_coco_instances
 
 
@@ -22,6 +22,7 @@ def load_coco_folder(
 
     Raises:
         FileNotFoundError: if `json_file` or `image_root` does not exist.
+        ValueError: if `name` is taken by another dataset.
     """
     if not Path(json_file).is_file():
         raise FileNotFoundError(
@@ -35,4 +36,11 @@ def load_coco_folder(
         )
     if name not in DatasetCatalog.list():
         register_coco_instances(name, {}, json_file, image_root)
+    known = MetadataCatalog.get(name)
+    if (known.get("json_file"), known.get("image_root")) != (json_file, image_root):
+        raise ValueError(
+            f"one name must stand for one dataset: {name!r} is already {known.get('json_file')} "
+            f"with {known.get('image_root')}, and not {json_file} with {image_root}; choose "
+            "another name (dataloader.*.dataset.name)"
+        )
     return get_detection_dataset_dicts(name, filter_empty=filter_empty)

@@ -56,12 +56,14 @@ def make_toy_dataset(root: str | os.PathLike, spec: ToyDataset = ToyDataset()) -
         False if `root` already held this dataset and nothing was written.
 
     Raises:
-        ValueError: if a split has no image.
+        ValueError: if a split has no image or the seed is negative.
         FileExistsError: if `root` holds something else.
     """
     root = Path(root)
     if min(spec.num_train, spec.num_val) < 1:
         raise ValueError(f"a toy dataset needs at least one image per split, got {spec}")
+    if spec.seed < 0:
+        raise ValueError(f"the seed of a toy dataset must be at least 0, got {spec}")
     if root.exists():
         if _read_spec(root) == asdict(spec):
             return False

@@ -1,6 +1,7 @@
 """Timing of an evaluation and its result as a file."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -41,8 +42,20 @@ class InferenceTimer:
 
 
 def save_results(results: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Write evaluation results as JSON; an older file stays whole until the new one is complete."""
+    """Write evaluation results as JSON; an older file stays whole until the new one is complete.
+
+    Numbers that are not finite, such as the AP of a class without objects, become null.
+    """
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(results, indent=2) + "\n")
+    text = json.dumps(_without_nan(results), indent=2, allow_nan=False)
+    temporary.write_text(text + "\n")
     os.replace(temporary, path)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -99,11 +99,17 @@ class PosEmbedCache:
     A table is frozen, and images of a data set share few grid sizes, so resizing it for every
     batch would be waste. An entry is valid for one content of the table (loading a checkpoint
     changes the tensor's version), grid, device and dtype. A table that is trained is never cached.
+    Copies of a cache, made with their model, start empty.
     """
 
     def __init__(self, max_entries: int = 32):
         self.max_entries = max_entries  # a 50x84 table of 768 channels takes 13 MB
-        self._tables: OrderedDict[tuple, Tensor] = OrderedDict()
+        # The original is kept beside its resized copy: while it lives, no other table can have its
+        # address, by which it is told apart.
+        self._tables: OrderedDict[tuple, tuple[Tensor, Tensor]] = OrderedDict()
+
+    def __reduce__(self):
+        return PosEmbedCache, (self.max_entries,)
 
     def get(self, pos_embed: Tensor, new_size: tuple[int, int]) -> Tensor:
         """The tokens' part of `pos_embed` (1, 1 + h * w, D) at `new_size`: (1, H * W, D)."""
@@ -117,8 +123,9 @@ class PosEmbedCache:
             pos_embed._version,
         )
         if key not in self._tables:
-            self._tables[key] = interpolate_pos_embed(pos_embed, new_size)[:, 1:].detach()
+            resized = interpolate_pos_embed(pos_embed, new_size)[:, 1:].detach()
+            self._tables[key] = resized, pos_embed.detach()
             if len(self._tables) > self.max_entries:
                 self._tables.popitem(last=False)
         self._tables.move_to_end(key)
-        return self._tables[key]
+        return self._tables[key][0]

@@ -10,24 +10,24 @@ COMMON = CONFIGS / "common"
 
 
 def multistep(*args, **kwargs):
-    (make,) = LazyConfig.load(COMMON / "schedules.py", keys=["multistep"])
+    (make,) = LazyConfig.load(str(COMMON / "schedules.py"), keys=["multistep"])
     return make(*args, **kwargs)
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn_fpn", "mask_rcnn_vit_fpn"])
 def test_detector_without_a_backbone_is_refused_by_the_key_that_is_missing(name):
-    model = LazyConfig.load(COMMON / f"models/{name}.py").model
+    model = LazyConfig.load(str(COMMON / f"models/{name}.py")).model
     with pytest.raises(MissingMandatoryValue, match="bottom_up"):
         instantiate(model)
 
 
 def test_vit_detector_differs_from_the_plain_one_only_where_it_says():
-    model = LazyConfig.load(COMMON / "models/mask_rcnn_vit_fpn.py").model
+    model = LazyConfig.load(str(COMMON / "models/mask_rcnn_vit_fpn.py")).model
     assert model._target_.__name__ == "GeneralizedRCNNImageListForward"
     assert model.backbone.norm == "SyncBN"
     assert model.roi_heads.box_head.conv_norm == model.roi_heads.mask_head.conv_norm
     assert model.proposal_generator.head.conv_dims == [-1, -1]
-    assert "lsj_postprocess" not in LazyConfig.load(COMMON / "models/mask_rcnn_fpn.py").model
+    assert "lsj_postprocess" not in LazyConfig.load(str(COMMON / "models/mask_rcnn_fpn.py")).model
 
 
 @pytest.mark.parametrize(
@@ -56,14 +56,14 @@ def test_multistep_warm_up_starts_from_the_given_factor():
 
 
 def test_adamw_decays_at_its_own_rate_and_not_the_norms():
-    optimizer = LazyConfig.load(COMMON / "optim.py").AdamW
+    optimizer = LazyConfig.load(str(COMMON / "optim.py")).AdamW
     optimizer.lr = 0.5
     assert optimizer.params.base_lr == 0.5
     assert optimizer.params.weight_decay_norm == 0.0
 
 
 def test_evaluator_and_test_mapper_follow_their_loaders():
-    dataloader = LazyConfig.load(COMMON / "data/coco.py").dataloader
+    dataloader = LazyConfig.load(str(COMMON / "data/coco.py")).dataloader
     dataloader.test.dataset.names = "other"
     dataloader.train.mapper.image_format = "BGR"
     assert dataloader.evaluator.dataset_name == "other"

@@ -35,8 +35,8 @@ def run_config_file(filename: str, importers: tuple[str, ...] = ()) -> dict[str,
         SyntaxError: naming the file, if it is not Python.
         ImportError: if a relative import inside it cannot be done.
     """
-    with PathManager.open(filename) as file:
-        source = file.read()
+    with PathManager.open(filename, "rb") as file:
+        source = file.read()  # bytes: Python files are UTF-8, whatever the locale says
     try:
         code = compile(source, filename, "exec")
     except SyntaxError as e:

@@ -210,7 +210,7 @@ class LazyConfig:
 
 
 def _load_yaml_file(filename: str) -> DictConfig | ListConfig:
-    with PathManager.open(filename) as file:
+    with PathManager.open(filename, "rb") as file:
         content = load_yaml(file.read(), filename)
     if not isinstance(content, dict | list):
         raise ValueError(f"{filename} must hold a mapping or a list, it holds {content!r}")

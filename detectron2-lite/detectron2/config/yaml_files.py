@@ -90,11 +90,11 @@ class _Loader(yaml.SafeLoader):
     """Reads plain YAML and the few Python tags whose construction runs no code of a stranger."""
 
 
-def load_yaml(text: str, filename: str) -> Any:
+def load_yaml(text: str | bytes, filename: str) -> Any:
     """Read YAML as plain values, tuples, and functions and objects of trusted packages.
 
     Args:
-        text: the content of the file.
+        text: the content of the file; bytes are UTF-8, or UTF-16 with a byte order mark.
         filename: what to call it in errors.
 
     Raises:
@@ -119,20 +119,31 @@ def _refuse(loader: _Loader, suffix: str, node: yaml.Node) -> None:
     )
 
 
+def _locate_trusted(loader: _Loader, tag: str, suffix: str, node: yaml.Node) -> Any:
+    """The object of this name; it must be at home in a trusted package, unlike `torch.os.system`."""
+    found = locate(suffix) if _is_trusted(suffix) else None
+    if found is None or not _is_trusted(getattr(found, "__module__", None) or suffix):
+        _refuse(loader, f"{tag}:{suffix}", node)
+    return found
+
+
+def _is_trusted(name: str) -> bool:
+    return name.split(".")[0] in _TRUSTED_PACKAGES
+
+
 def _construct_tuple(loader: _Loader, node: yaml.Node) -> tuple:
     return tuple(loader.construct_sequence(node, deep=True))
 
 
 def _construct_name(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
-    if suffix != _PARTIAL and suffix.split(".")[0] not in _TRUSTED_PACKAGES:
-        _refuse(loader, f"name:{suffix}", node)
-    return locate(suffix)
+    return (
+        functools.partial if suffix == _PARTIAL else _locate_trusted(loader, "name", suffix, node)
+    )
 
 
 def _construct_object(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
     """An object whose attributes are listed; neither `__init__` nor `__setstate__` is called."""
-    trusted = suffix.split(".")[0] in _TRUSTED_PACKAGES
-    kind = locate(suffix) if trusted else None
+    kind = _locate_trusted(loader, "object", suffix, node)
     if not isinstance(kind, type) or not isinstance(node, yaml.MappingNode):
         _refuse(loader, f"object:{suffix}", node)
     result = object.__new__(kind)
@@ -145,8 +156,7 @@ def _construct_call(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
     if suffix == _PARTIAL and isinstance(node, yaml.MappingNode):
         function, args, keywords, _ = loader.construct_mapping(node, deep=True)["state"]
         return functools.partial(function, *args, **keywords)
-    trusted = suffix.split(".")[0] in _TRUSTED_PACKAGES
-    kind = locate(suffix) if trusted else None
+    kind = _locate_trusted(loader, "object/apply", suffix, node)
     if not isinstance(kind, enum.EnumMeta) or not isinstance(node, yaml.SequenceNode):
         _refuse(loader, f"object/apply:{suffix}", node)
     return kind(*loader.construct_sequence(node))

@@ -123,17 +123,19 @@ def print_instances_class_histogram(
         class_names: names by class id.
 
     Raises:
-        AssertionError: a category id is outside 0..K-1.
+        AssertionError: the category id of such an instance is outside 0..K-1.
     """
     counts = np.zeros(len(class_names), dtype=np.int64)
     for record in dataset_dicts:
         for annotation in record["annotations"]:
+            if annotation.get("iscrowd", 0):
+                continue
             category = annotation["category_id"]
             assert 0 <= category < len(class_names), (
                 f"category_id must be in [0, {len(class_names)}), got {category} in image "
                 f"{record.get('image_id')} ({record.get('file_name')})"
             )
-            counts[category] += annotation.get("iscrowd", 0) == 0
+            counts[category] += 1
     cells = [cell for name, n in zip(class_names, counts, strict=True) for cell in (name, int(n))]
     cells += ["total", int(counts.sum())]
     columns = min(6, len(cells))
@@ -186,7 +188,7 @@ def build_detection_train_loader(
         ValueError: see `build_batch_data_loader`.
     """
     dataset = _mapped_dataset(dataset, mapper)
-    sampler = _checked_sampler(dataset, sampler, default=TrainingSampler)
+    sampler = _sampler_for(dataset, sampler, default=TrainingSampler)
     return build_batch_data_loader(
         dataset,
         sampler,
@@ -230,11 +232,12 @@ def build_batch_data_loader(
         pin_memory: copy tensors to page-locked memory; None does so where CUDA is available.
         seed: of the random numbers in the workers; None takes torch's. It does not concern the
             sampler.
-        **kwargs: further arguments of `torch.utils.data.DataLoader`.
+        **kwargs: further arguments of `torch.utils.data.DataLoader`. A `worker_init_fn` takes the
+            place of the one that seeds `random` and numpy in the workers.
 
     Raises:
-        AssertionError: the batch size is not positive or not a multiple of the world size, or a
-            sampler comes with an iterable dataset.
+        AssertionError: the batch size is not positive or not a multiple of the world size,
+            `sampler` has the wrong type or comes with an iterable dataset.
         ValueError: both batch sizes are given.
     """
     batch_size = _batch_size_per_rank(total_batch_size, single_gpu_batch_size)
@@ -245,11 +248,9 @@ def build_batch_data_loader(
         dataset = ToIterableDataset(dataset, sampler, shard_chunk_size=batch_size)
     if seed is not None:
         kwargs["generator"] = torch.Generator().manual_seed(seed)
-    kwargs |= {
-        "num_workers": num_workers,
-        "pin_memory": torch.cuda.is_available() if pin_memory is None else pin_memory,
-        "worker_init_fn": _seed_worker,
-    }
+    kwargs["num_workers"] = num_workers
+    kwargs["pin_memory"] = torch.cuda.is_available() if pin_memory is None else pin_memory
+    kwargs.setdefault("worker_init_fn", _seed_worker)
     if num_workers > 0:  # DataLoader refuses these two without workers
         kwargs |= {"prefetch_factor": prefetch_factor, "persistent_workers": persistent_workers}
     if not aspect_ratio_grouping:
@@ -291,10 +292,10 @@ def build_detection_test_loader(
         A DataLoader; its length is the number of batches of this rank.
 
     Raises:
-        AssertionError: `sampler` has the wrong type or comes with an iterable dataset.
+        AssertionError: `sampler` comes with an iterable dataset.
     """
     dataset = _mapped_dataset(dataset, mapper)
-    sampler = _checked_sampler(dataset, sampler, default=InferenceSampler)
+    sampler = _sampler_for(dataset, sampler, default=InferenceSampler)
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -313,17 +314,13 @@ def _mapped_dataset(dataset: list[dict[str, Any]] | Dataset, mapper: Mapper | No
     return dataset if mapper is None else MapDataset(dataset, mapper)
 
 
-def _checked_sampler(
+def _sampler_for(
     dataset: Dataset, sampler: Sampler | None, default: Callable[[int], Sampler]
 ) -> Sampler | None:
     if isinstance(dataset, IterableDataset):
         assert sampler is None, "sampler must be None for an iterable dataset"
         return None
-    sampler = default(len(dataset)) if sampler is None else sampler
-    assert isinstance(sampler, Sampler), (
-        f"sampler must be a torch.utils.data.Sampler, got {type(sampler).__name__}"
-    )
-    return sampler
+    return default(len(dataset)) if sampler is None else sampler
 
 
 def _batch_size_per_rank(total: int | None, single: int | None) -> int:

@@ -3,13 +3,9 @@
 import builtins
 from collections import UserDict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 __all__ = ["DatasetCatalog", "Metadata", "MetadataCatalog"]
-
-
-class _Deferred(NamedTuple):
-    resolve: Callable[[], Any]
 
 
 class Metadata:
@@ -31,17 +27,14 @@ class Metadata:
     """
 
     def __init__(self, **values: Any):
-        object.__setattr__(self, "_values", {"name": "N/A"} | values)
+        vars(self).update({"name": "N/A"} | values)
 
     def __getattr__(self, key: str) -> Any:
-        values = vars(self).get("_values", {})  # absent while being copied or unpickled
-        if key not in values:
-            raise AttributeError(
-                f"metadata of dataset {values.get('name')!r} has no attribute {key!r}; "
-                f"it has {sorted(values)}"
-            )
-        value = values[key]
-        return value.resolve() if isinstance(value, _Deferred) else value
+        values = vars(self)  # empty while the object is being copied or unpickled
+        raise AttributeError(
+            f"metadata of dataset {values.get('name')!r} has no attribute {key!r}; "
+            f"it has {sorted(values)}"
+        )
 
     def __setattr__(self, key: str, value: Any) -> None:
         self.set(**{key: value})
@@ -52,32 +45,23 @@ class Metadata:
         Raises:
             AssertionError: one of them already has a different value.
         """
-        new = {key: value for key, value in values.items() if key not in self._values}
+        new = {key: value for key, value in values.items() if not hasattr(self, key)}
         for key in values.keys() - new.keys():
             current = getattr(self, key)
             assert current == values[key], (
                 f"metadata of dataset {self.name!r} keeps the first value of {key!r}, which is "
                 f"{current!r}; got {values[key]!r}. Register the other data under another name"
             )
-        self._values.update(new)
-        return self
-
-    def defer(self, **functions: Callable[[], Any]) -> "Metadata":
-        """Set attributes whose value is computed at each access, and return self.
-
-        Args:
-            **functions: attribute name -> function without arguments that gives the value.
-        """
-        self._values.update({key: _Deferred(function) for key, function in functions.items()})
+        vars(self).update(new)
         return self
 
     def get(self, key: str, default: Any = None) -> Any:
         """The attribute `key`, or `default` where it was never set."""
-        return getattr(self, key) if key in self._values else default
+        return getattr(self, key, default)
 
     def as_dict(self) -> dict[str, Any]:
         """All attributes by name, as a new dict."""
-        return {key: getattr(self, key) for key in self._values}
+        return dict(vars(self))
 
     def __repr__(self) -> str:
         return f"Metadata({', '.join(f'{k}={v!r}' for k, v in self.as_dict().items())})"

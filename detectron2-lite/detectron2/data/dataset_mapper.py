@@ -139,10 +139,8 @@ class DatasetMapper:
             )
             if self.recompute_boxes:
                 self._recompute_boxes(instances)
-        except ValueError as e:
-            raise ValueError(f"{name}: {e}") from e
-        except AssertionError as e:
-            raise AssertionError(f"{name}: {e}") from e
+        except (ValueError, AssertionError) as e:
+            raise type(e)(f"{name}: {e}") from e
         dataset_dict["instances"] = utils.filter_empty_instances(instances)
 
     def _transform_annotation(

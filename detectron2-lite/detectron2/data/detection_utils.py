@@ -1,12 +1,13 @@
 """Functions that a dataset mapper is made of: read an image, transform and collect annotations."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from detectron2.data import transforms as T
 from detectron2.data.catalog import MetadataCatalog
@@ -35,18 +36,6 @@ _YUV = "YUV-BT.601"
 _RGB_TO_YUV = np.array(
     [[0.299, 0.587, 0.114], [-0.14713, -0.28886, 0.436], [0.615, -0.51499, -0.10001]]
 )
-
-_EXIF_ORIENTATION = 0x0112
-# EXIF orientation -> what makes the stored picture upright; 1 is upright already.
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class SizeMismatchError(ValueError):
@@ -79,8 +68,11 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
                 f"{file_name} must be a complete image file, but Pillow cannot decode it: "
                 f"{type(e).__name__}: {e}; replace the file"
             ) from e
+    # A damaged EXIF block raises many types; it says nothing about the orientation.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
     try:
-        return _to_array(_turn_upright(image), format)
+        return _to_array(image, format)
     except ValueError as e:
         raise ValueError(
             f"{file_name} of mode {image.mode!r} cannot be converted to format {format!r}: {e}; "
@@ -286,14 +278,6 @@ def get_fed_loss_cls_weights(
     return frequencies.float() ** freq_weight_power
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION)
-    except Exception:  # a damaged EXIF block says nothing about the orientation
-        return image
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
-
-
 def _to_array(image: Image.Image, format: str | None) -> np.ndarray:
     if format is not None:
         image = image.convert("RGB" if format in ("BGR", _YUV) else format)
@@ -372,23 +356,25 @@ def _polygon_masks(masks: list) -> PolygonMasks:
 
 
 def _bit_masks(masks: list, image_size: tuple[int, int]) -> BitMasks:
-    bitmaps = [_bitmap(mask, image_size, i) for i, mask in enumerate(masks)]
-    for i, bitmap in enumerate(bitmaps):
+    bitmaps = np.zeros((len(masks), *image_size), dtype=bool)
+    for i, mask in enumerate(masks):
+        bitmap = _bitmap(mask, image_size, i)
         if bitmap.shape != tuple(image_size):
             raise ValueError(
                 f"the mask of annotation {i} must have the size {tuple(image_size)} of its image, "
                 f"got {bitmap.shape}; correct the annotation"
             )
-    return BitMasks(torch.from_numpy(np.stack(bitmaps)))
+        bitmaps[i] = bitmap
+    return BitMasks(bitmaps)
 
 
 def _bitmap(mask: list | dict | np.ndarray, image_size: tuple[int, int], index: int) -> np.ndarray:
     if isinstance(mask, list):
         return polygons_to_bitmask(mask, *image_size)
     if isinstance(mask, dict):
-        return _decode_rle(mask).astype(bool)
+        return _decode_rle(mask)
     if isinstance(mask, np.ndarray) and mask.ndim == 2:
-        return mask.astype(bool)
+        return mask
     raise ValueError(
         "mask format 'bitmask' needs polygons, an RLE dict or an (H, W) array, but annotation "
         f"{index} has {type(mask).__name__} of shape {getattr(mask, 'shape', None)}"

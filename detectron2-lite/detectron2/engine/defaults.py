@@ -39,6 +39,8 @@ __all__ = [
     "default_writers",
 ]
 
+_MISSING = object()
+
 _EPILOG = """
 Examples:
 
@@ -143,7 +145,7 @@ def default_setup(cfg: DictConfig, args: argparse.Namespace) -> None:
     if is_generated:  # every rank must know the number that is saved
         seed = comm.all_gather(secrets.randbits(31))[0]
     if output_dir is not None and comm.is_main_process():
-        with _seed_in(cfg, seed):
+        with _seed_in(cfg, seed) if is_generated else contextlib.nullcontext():
             path = _save_config(cfg, output_dir, keep_previous=getattr(args, "resume", False))
         logger.info(f"Full config saved to {path}")
 
@@ -216,19 +218,14 @@ def create_ddp_model(
 
 def _first_of(cfg: DictConfig, *keys: str, default: Any) -> Any:
     """The value of the first of the dotted keys that the config has."""
-    missing = object()
-    for key in keys:
-        value = OmegaConf.select(cfg, key, default=missing)
-        if value is not missing:
-            return value
-    return default
+    values = (OmegaConf.select(cfg, key, default=_MISSING) for key in keys)
+    return next((value for value in values if value is not _MISSING), default)
 
 
 def _output_dir(cfg: DictConfig) -> str | None:
     """The output folder; None if the config has no key for it."""
-    missing = object()
-    output_dir = _first_of(cfg, "OUTPUT_DIR", "output_dir", "train.output_dir", default=missing)
-    if output_dir is missing:
+    output_dir = _first_of(cfg, "OUTPUT_DIR", "output_dir", "train.output_dir", default=_MISSING)
+    if output_dir is _MISSING:
         return None
     if not output_dir:
         raise ValueError(
@@ -263,21 +260,20 @@ def _log_run(logger: logging.Logger, args: argparse.Namespace) -> None:
 @contextlib.contextmanager
 def _seed_in(cfg: DictConfig, seed: int) -> Iterator[None]:
     """Let the config hold this seed for the time of saving it."""
-    missing = object()
-    key = "SEED" if "SEED" in cfg else "train.seed"
-    previous = _first_of(cfg, key, default=missing)
-    if previous == seed or (previous is missing and "train" not in cfg):
+    section, key = (cfg, "SEED") if "SEED" in cfg else (cfg.get("train"), "seed")
+    if section is None:
         yield
         return
-    with flag_override(cfg, ["struct", "readonly"], [False, False]):
-        OmegaConf.update(cfg, key, seed)
+    as_written = OmegaConf.to_container(section).get(key, _MISSING)  # maybe an interpolation
+    with flag_override(section, ["struct", "readonly"], [False, False]):
+        section[key] = seed
         try:
             yield
         finally:
-            if previous is missing:
-                del cfg.train["seed"]
+            if as_written is _MISSING:
+                del section[key]
             else:
-                OmegaConf.update(cfg, key, previous)
+                section[key] = as_written
 
 
 def _save_config(cfg: DictConfig, output_dir: str, *, keep_previous: bool) -> str:

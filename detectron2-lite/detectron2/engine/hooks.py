@@ -2,6 +2,7 @@
 
 import copy
 import datetime
+import functools
 import logging
 import math
 import time
@@ -52,30 +53,18 @@ class CallbackHook(HookBase):
         before_step: Callable[[TrainerBase], Any] | None = None,
         after_step: Callable[[TrainerBase], Any] | None = None,
     ):
-        self._before_train = before_train
-        self._after_train = after_train
-        self._before_step = before_step
-        self._after_step = after_step
+        functions = {
+            "before_train": before_train,
+            "after_train": after_train,
+            "before_step": before_step,
+            "after_step": after_step,
+        }
+        for phase, function in functions.items():
+            if function is not None:
+                setattr(self, phase, functools.partial(self._call, function))
 
-    def before_train(self) -> None:
-        """Call the function given for this phase."""
-        if self._before_train is not None:
-            self._before_train(self.trainer)
-
-    def after_train(self) -> None:
-        """Call the function given for this phase."""
-        if self._after_train is not None:
-            self._after_train(self.trainer)
-
-    def before_step(self) -> None:
-        """Call the function given for this phase."""
-        if self._before_step is not None:
-            self._before_step(self.trainer)
-
-    def after_step(self) -> None:
-        """Call the function given for this phase."""
-        if self._after_step is not None:
-            self._after_step(self.trainer)
+    def _call(self, function: Callable[[TrainerBase], Any]) -> None:
+        function(self.trainer)
 
 
 class IterationTimer(HookBase):
@@ -217,7 +206,8 @@ class BestCheckpointer(HookBase):
     """Saves `{file_prefix}.pth` whenever the evaluation has found a better model.
 
     Register it behind the `EvalHook`. `last_checkpoint` keeps naming the periodic checkpoint, so
-    that a resumed run continues where training was. The best value so far survives a resume.
+    that a resumed run continues where training was. A resumed run knows the best value up to its
+    checkpoint; the value of that very iteration only if the `PeriodicCheckpointer` comes behind.
 
     Args:
         eval_period: period of the `EvalHook`; 0 compares only after training.
@@ -280,15 +270,16 @@ class BestCheckpointer(HookBase):
         what = f"latest eval score for {self._val_metric} is {value:.5f}"
         if math.isnan(value):
             logger.info(f"Not saving as {what}")
-        elif self.best_metric is None:
+            return
+        if self.best_metric is None:
             self._save(value, iteration)
             logger.info(f"Saved first model at {value:.5f} @ {iteration} steps")
-        elif self._sign * value > self._sign * self.best_metric:
-            previous = f"{self.best_metric:.5f} @ iteration {self.best_iter}"
+            return
+        best = f"{self.best_metric:.5f} @ iteration {self.best_iter}"
+        if self._sign * value > self._sign * self.best_metric:
             self._save(value, iteration)
-            logger.info(f"Saved best model as {what}, better than {previous}")
+            logger.info(f"Saved best model as {what}, better than {best}")
         else:
-            best = f"{self.best_metric:.5f} @ iteration {self.best_iter}"
             logger.info(f"Not saving as {what}, not better than {best}")
 
     def _save(self, value: float, iteration: int) -> None:

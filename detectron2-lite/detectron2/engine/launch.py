@@ -8,6 +8,7 @@ import socket
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -26,6 +27,45 @@ logger = logging.getLogger(__name__)
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What the processes of a run must know to find each other.
+
+    Attributes:
+        dist_url: where they meet, as `init_process_group` takes it.
+        world_size: number of processes of all machines.
+        num_local: number of processes of this machine.
+        first_rank: global rank of the first process of this machine.
+        timeout: how long one process waits for the others.
+    """
+
+    dist_url: str
+    world_size: int
+    num_local: int
+    first_rank: int
+    timeout: timedelta
+
+    def join(self, local_rank: int) -> None:
+        """Make this process one of the run."""
+        rank = self.first_rank + local_rank
+        on_cuda = torch.cuda.is_available()
+        if on_cuda:
+            torch.cuda.set_device(local_rank)
+        try:
+            dist.init_process_group(
+                backend="nccl" if on_cuda else "gloo",
+                init_method=self.dist_url,
+                world_size=self.world_size,
+                rank=rank,
+                timeout=self.timeout,
+            )
+        except Exception:
+            logger.error(f"Rank {rank} cannot join the process group at {self.dist_url}")
+            raise
+        comm.create_local_process_group(self.num_local)
+        comm.synchronize()
+
+
 def launch(
     main_func: Callable[..., Any],
     num_gpus_per_machine: int,
@@ -39,7 +79,9 @@ def launch(
 
     One process in total runs `main_func` right here. Else this machine spawns
     `num_gpus_per_machine` processes, which join a process group (NCCL if there is CUDA, else
-    GLOO). If one of them fails, the others are stopped at once and its failure is raised here.
+    GLOO). If one of them fails, the others of this machine are stopped at once and its failure is
+    raised here. Those of other machines notice in their next collective operation, at the latest
+    after `timeout`; their `launch` raises what they see of it, a lost connection for instance.
 
     Under `torchrun` (RANK, WORLD_SIZE and LOCAL_RANK are set) nothing is spawned: this process
     joins the group that the environment describes, and the numbers given here are ignored.
@@ -75,34 +117,28 @@ def launch(
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
     _check_gpus(num_gpus_per_machine)
     first_rank = machine_rank * num_gpus_per_machine
+    _spawn(_Run(dist_url, world_size, num_gpus_per_machine, first_rank, timeout), main_func, args)
+
+
+def _spawn(run: _Run, main_func: Callable[..., Any], args: tuple) -> None:
+    """Run `main_func` in new processes, until all have ended or one has failed."""
     with tempfile.TemporaryDirectory(prefix="detectron2_launch_") as folder:
         report = Path(folder) / "first_failure.txt"
-        worker_args = (
-            main_func, world_size, num_gpus_per_machine, first_rank, dist_url, args, timeout, report
-        )  # fmt: skip
         context = mp.start_processes(
-            _worker, worker_args, num_gpus_per_machine, join=False, start_method="spawn"
+            _worker, (run, main_func, args, report), run.num_local, join=False, start_method="spawn"
         )
         try:
             while not context.join():
                 pass  # True when all processes have ended well
         except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
-            raise _cause(error, context.processes, report, first_rank, world_size) from None
+            raise _cause(error, context.processes, report, run) from None
 
 
 def _worker(
-    local_rank: int,
-    main_func: Callable[..., Any],
-    world_size: int,
-    num_local: int,
-    first_rank: int,
-    dist_url: str,
-    args: tuple,
-    timeout: timedelta,
-    report: Path,
+    local_rank: int, run: _Run, main_func: Callable[..., Any], args: tuple, report: Path
 ) -> None:
     try:
-        _join(dist_url, world_size, first_rank + local_rank, local_rank, num_local, timeout)
+        run.join(local_rank)
         main_func(*args)
     except (Exception, SystemExit) as error:
         if not (isinstance(error, SystemExit) and error.code in (None, 0)):
@@ -117,7 +153,7 @@ def _report_if_first(report: Path, local_rank: int) -> None:
     One failure makes the others fail in their collectives soon after: the first is the cause.
     """
     own = report.with_name(f"failure_{local_rank}.txt")
-    own.write_text(f"{local_rank} {os.getpid()}\n{traceback.format_exc()}", encoding="utf-8")
+    own.write_text(f"{local_rank}\n{traceback.format_exc()}", encoding="utf-8")
     # A link appears with its whole content or not at all, though this process may be killed now.
     with contextlib.suppress(FileExistsError):
         report.hardlink_to(own)
@@ -127,30 +163,35 @@ def _cause(
     error: mp.ProcessRaisedException | mp.ProcessExitedException,
     processes: Sequence[BaseProcess],
     report: Path,
-    first_rank: int,
-    world_size: int,
+    run: _Run,
 ) -> Exception:
     """The exception that tells a user which rank has failed first, and why."""
+    stopped = "All ranks of this machine were stopped."
     trace = ""
     if report.exists():
         head, trace = report.read_text(encoding="utf-8").split("\n", 1)
-        local_rank, pid = map(int, head.split())
-        trace = f"rank {first_rank + local_rank} of {world_size} has failed:\n\n{trace}"
+        index = int(head)
+        trace = f"rank {run.first_rank + index} of {run.world_size} has failed:\n\n{trace}"
     # What is killed from outside leaves no report, but makes the others fail and report that.
     exit_codes = [process.exitcode for process in processes]
     killed = [i for i, code in enumerate(exit_codes) if code < 0 and code != -signal.SIGTERM]
     if trace and not killed:
-        return mp.ProcessRaisedException(f"{trace}\nAll ranks were stopped.", local_rank, pid)
+        return mp.ProcessRaisedException(f"{trace}\n{stopped}", index, processes[index].pid)
     index = killed[0] if killed else error.error_index
     code = exit_codes[index]
-    hint = f" ({signal.Signals(-code).name}; SIGKILL often means: out of memory)" if killed else ""
     return mp.ProcessExitedException(
-        f"rank {first_rank + index} of {world_size} has died with exit code {code}{hint}. "
-        "All ranks were stopped." + (f"\n\nThe first exception: {trace}" if trace else ""),
+        f"rank {run.first_rank + index} of {run.world_size} has died with exit code {code}"
+        f"{_signal_hint(code)}. {stopped}" + (f"\n\nThe first exception: {trace}" if trace else ""),
         index,
         processes[index].pid,
         code,
     )
+
+
+def _signal_hint(exit_code: int) -> str:
+    if exit_code == -signal.SIGKILL:
+        return " (SIGKILL; that often means: out of memory)"
+    return f" ({signal.Signals(-exit_code).name})" if exit_code < 0 else ""
 
 
 def _is_under_torchrun() -> bool:
@@ -158,41 +199,14 @@ def _is_under_torchrun() -> bool:
 
 
 def _run_under_torchrun(main_func: Callable[..., Any], args: tuple, timeout: timedelta) -> None:
-    world_size = int(os.environ["WORLD_SIZE"])
-    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    world_size, local_rank = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
     num_local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     _check_gpus(num_local)
-    _join("env://", world_size, rank, local_rank, num_local, timeout)
+    first_rank = int(os.environ["RANK"]) - local_rank
+    _Run("env://", world_size, num_local, first_rank, timeout).join(local_rank)
     main_func(*args)
     # Only after success: a process that fails must end without waiting for the others.
     dist.destroy_process_group()
-
-
-def _join(
-    dist_url: str,
-    world_size: int,
-    rank: int,
-    local_rank: int,
-    num_local: int,
-    timeout: timedelta,
-) -> None:
-    """Make this process one of the run."""
-    on_cuda = torch.cuda.is_available()
-    if on_cuda:
-        torch.cuda.set_device(local_rank)
-    try:
-        dist.init_process_group(
-            backend="nccl" if on_cuda else "gloo",
-            init_method=dist_url,
-            world_size=world_size,
-            rank=rank,
-            timeout=timeout,
-        )
-    except Exception:
-        logger.error(f"Rank {rank} cannot join the process group at {dist_url}")
-        raise
-    comm.create_local_process_group(num_local)
-    comm.synchronize()
 
 
 def _check_gpus(num_local: int) -> None:

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any
@@ -385,16 +385,20 @@ class AMPTrainer(SimpleTrainer):
         )
         self.precision = precision
         self.log_grad_scaler = log_grad_scaler
-        self._device_type = _device_type(model)
-        if grad_scaler is None:
-            scaled = self._device_type == "cuda" and precision == torch.float16
-            grad_scaler = torch.amp.GradScaler(self._device_type, enabled=scaled)
-        self.grad_scaler = grad_scaler
-        if self._in_float32():
+        device_type = _device_type(model)
+        in_float16 = precision == torch.float16
+        if in_float16 and device_type != "cuda":
             logger.warning(
                 f"Mixed precision in {precision} needs a CUDA device, but the model is on "
-                f"{self._device_type}: training runs in float32"
+                f"{device_type}: training runs in float32"
             )
+            in_float16 = False
+            self._autocast: AbstractContextManager = nullcontext()
+        else:
+            self._autocast = torch.autocast(device_type, dtype=precision)
+        if grad_scaler is None:
+            grad_scaler = torch.amp.GradScaler(device_type, enabled=in_float16)
+        self.grad_scaler = grad_scaler
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the base class and of the loss scaler, {} if that is switched off."""
@@ -412,14 +416,8 @@ class AMPTrainer(SimpleTrainer):
                 f"{self.grad_scaler.get_scale()}"
             )
 
-    def _in_float32(self) -> bool:
-        return self._device_type != "cuda" and self.precision == torch.float16
-
     def _compute_losses(self, data: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        context: AbstractContextManager = nullcontext()
-        if not self._in_float32():
-            context = torch.autocast(self._device_type, dtype=self.precision)
-        with context:
+        with self._autocast:
             return super()._compute_losses(data)
 
     def _backward(self, total_loss: torch.Tensor) -> None:
@@ -437,7 +435,7 @@ class _LossMetrics:
 
     Args:
         iteration: the iteration that the losses belong to.
-        losses: one-element tensors by name, the same names on every rank.
+        losses: one-element tensors (n of them) by name, the same names on every rank.
         data_time: seconds that this rank has waited for data.
     """
 
@@ -446,10 +444,9 @@ class _LossMetrics:
         self._names = list(losses)
         self._data_time = data_time
         # Ranks may build their dicts in different orders; the columns must mean the same.
-        columns = [losses[name].detach().reshape(()).double() for name in sorted(losses)]
-        row = torch.stack([*columns, columns[0].new_tensor(data_time)])
-        rows = _all_gather_rows(row)
-        self._rows = rows.to("cpu", non_blocking=True)
+        columns = [losses[name].detach().reshape(()).float() for name in sorted(losses)]
+        rows = _all_gather_rows(torch.stack([*columns, columns[0].new_tensor(data_time)]))
+        self._rows = rows.to("cpu", non_blocking=rows.is_cuda)
         self._arrived = torch.cuda.Event() if rows.is_cuda else None
         if self._arrived is not None:
             self._arrived.record()
@@ -463,28 +460,20 @@ class _LossMetrics:
         if self._arrived is not None:
             self._arrived.synchronize()
         *columns, data_times = self._rows.T.tolist()  # (R, n + 1) -> n + 1 lists of R values
-        per_rank = dict(zip(sorted(self._names), columns, strict=True))
-        losses = {name: sum(per_rank[name]) / len(per_rank[name]) for name in self._names}
-        total = sum(losses.values())
+        means = [sum(column) / len(column) for column in columns]
+        by_name = dict(zip(sorted(self._names), means, strict=True))
+        losses = {name: by_name[name] for name in self._names}
+        total = sum(means)
         if not math.isfinite(total):
-            raise FloatingPointError(self._complaint(losses, per_rank))
-        storage = get_event_storage()
+            message = f"Loss became infinite or NaN at iteration={self._iteration}!"
+            message += f" loss_dict = {losses}"
+            if len(data_times) > 1:
+                bad = [rank for rank, row in enumerate(self._rows) if not row.isfinite().all()]
+                message += f"; on ranks {bad}"
+            raise FloatingPointError(message)
         scalars = {"data_time": max(data_times), "rank_data_time": self._data_time}
         scalars.update({"total_loss": total, **losses})
-        storage.put_scalars(cur_iter=self._iteration, **scalars)
-
-    def _complaint(
-        self, losses: Mapping[str, float], per_rank: Mapping[str, Sequence[float]]
-    ) -> str:
-        message = (
-            f"Loss became infinite or NaN at iteration={self._iteration}! loss_dict = {losses}"
-        )
-        if len(self._rows) > 1:
-            bad = [
-                not math.isfinite(sum(values)) for values in zip(*per_rank.values(), strict=True)
-            ]
-            message += f"; on ranks {[rank for rank, is_bad in enumerate(bad) if is_bad]}"
-        return message
+        get_event_storage().put_scalars(cur_iter=self._iteration, **scalars)
 
 
 def _all_gather_rows(row: torch.Tensor) -> torch.Tensor:

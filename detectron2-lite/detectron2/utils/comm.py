@@ -7,7 +7,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+# The processes of this machine, and the run to which they belong: a later run has other groups.
 _local_group: dist.ProcessGroup | None = None
+_run_of_local_group: dist.ProcessGroup | None = None
 
 
 def _is_distributed() -> bool:
@@ -39,7 +41,7 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
     Raises:
         AssertionError: if the processes cannot be divided evenly among the machines.
     """
-    global _local_group
+    global _local_group, _run_of_local_group
     world_size = get_world_size()
     assert world_size % num_workers_per_machine == 0, (
         f"the number of processes ({world_size}) must be a multiple of the processes per machine "
@@ -49,11 +51,11 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
         ranks = list(range(first, first + num_workers_per_machine))
         group = dist.new_group(ranks)
         if get_rank() in ranks:
-            _local_group = group
+            _local_group, _run_of_local_group = group, dist.group.WORLD
 
 
 def _require_local_group() -> dist.ProcessGroup:
-    assert _local_group is not None, (
+    assert _run_of_local_group is dist.group.WORLD, (
         "the processes of this machine are not grouped yet; start the run with "
         "detectron2.engine.launch, or call comm.create_local_process_group first"
     )
