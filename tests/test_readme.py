@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import toy_runs
+
 from detectron2.config import LazyConfig
 
 ROOT = Path(__file__).parents[1]

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -79,16 +80,24 @@ def command(*argv: str) -> list[str]:
     return [sys.executable, "lazyconfig_train_net.py", "--config-file", CONFIG, *argv]
 
 
-def start(arguments: list[str]) -> subprocess.Popen:
-    """Start a command in the repository, on the CPU with one thread per process."""
-    return subprocess.Popen(
+@contextlib.contextmanager
+def started(arguments: list[str]) -> Iterator[subprocess.Popen]:
+    """A command that runs in the repository, on the CPU; it ends with the block at the latest."""
+    process = subprocess.Popen(
         arguments,
         cwd=REPOSITORY,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # its own session: its children end too
 
 
 def metrics(output_dir: Path) -> list[dict]:

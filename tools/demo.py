@@ -71,20 +71,20 @@ def _results_folder(output: Path, ratio: float) -> Path:
 
 def _run(command: list[str]) -> None:
     """Run one step, showing its progress; on failure show the end of its log and stop."""
-    process = subprocess.Popen(
+    last: deque[str] = deque(maxlen=40)
+    with subprocess.Popen(
         [sys.executable, *command[1:]],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    last: deque[str] = deque(maxlen=40)
-    for line in process.stdout:
-        line = _COLOR_CODE.sub("", line.rstrip("\n"))
-        last.append(line)
-        if _SHOWN.search(line):
-            print(line, flush=True)
-    if process.wait() != 0:
+    ) as process:
+        for line in process.stdout:
+            line = _COLOR_CODE.sub("", line.rstrip("\n"))
+            last.append(line)
+            if _SHOWN.search(line):
+                print(line, flush=True)
+    if process.returncode != 0:
         print("\n".join(last), file=sys.stderr)
         sys.exit(f"demo: the command above ended with exit code {process.returncode}")
 

@@ -26,7 +26,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--score-threshold", type=float, default=0.5)
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
     args = parser.parse_args(argv)
-    cfg = apply_overrides(LazyConfig.load(args.config_file), args.opts)
+    try:
+        cfg = apply_overrides(LazyConfig.load(args.config_file), args.opts)
+    except (FileNotFoundError, KeyError, ValueError, NotImplementedError) as e:
+        parser.error(e.args[0] if isinstance(e, KeyError) else str(e))
     if not cfg.train.init_checkpoint:
         parser.error("the weights must be given: train.init_checkpoint=MODEL.pth")
     model = instantiate(cfg.model).to(cfg.train.device)

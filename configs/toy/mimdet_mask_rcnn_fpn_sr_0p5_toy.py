@@ -66,10 +66,10 @@ model.roi_heads.mask_head.update(conv_dims=[64, 64, 64], conv_norm="GN")
 optimizer.lr = 1e-3
 optimizer.params.multiplier = 1.0
 
-train.max_iter = 1200
-lr_multiplier = multistep(train.max_iter, milestones=[900, 1100], warmup_iters=50)
+train.max_iter = 700
+lr_multiplier = multistep(train.max_iter, milestones=[550, 650], warmup_iters=50)
 train.eval_period = train.max_iter
-train.checkpointer.period = 300
+train.checkpointer.period = 100
 train.amp.enabled = False
 train.ddp.fp16_compression = False
 train.seed = 0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
@@ -15,7 +15,7 @@ from detectron2.data.transforms import NoOpTransform, TransformList
 from detectron2.structures import Instances
 
 _COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c")
-_SMALLEST_SIDE = 256  # smaller pictures are enlarged to this, so that labels can be read
+_SMALLEST_SIDE = 320  # smaller pictures are enlarged to this, so that labels can be read
 
 
 @torch.no_grad()
@@ -42,21 +42,21 @@ def draw_comparison(
     found = found[found.scores >= score_threshold]
     names = [class_names[k] for k in found.pred_classes.tolist()]
     labels = [f"{n} {s:.0%}" for n, s in zip(names, found.scores.tolist(), strict=True)]
-    sides = [
-        _draw(
-            image,
-            truth.gt_boxes.tensor,
-            truth.gt_masks.tensor,
-            truth.gt_classes.tolist(),
-            [class_names[k] for k in truth.gt_classes.tolist()],
-        ),
-        _draw(
-            image, found.pred_boxes.tensor, found.pred_masks, found.pred_classes.tolist(), labels
-        ),
-    ]
-    gap = torch.full((3, sides[0].shape[1], 8), 255, dtype=torch.uint8)
-    joined = torch.cat([sides[0], gap, sides[1]], dim=2)
-    return Image.fromarray(joined.permute(1, 2, 0).numpy())
+    classes = truth.gt_classes.tolist()
+    left = _draw(
+        image,
+        truth.gt_boxes.tensor,
+        truth.gt_masks.tensor,
+        classes,
+        [class_names[k] for k in classes],
+    )
+    right = _draw(
+        image, found.pred_boxes.tensor, found.pred_masks, found.pred_classes.tolist(), labels
+    )
+    joined = Image.new("RGB", (left.width * 2 + 8, left.height), "white")
+    joined.paste(left, (0, 0))
+    joined.paste(right, (left.width + 8, 0))
+    return joined
 
 
 def _ground_truth(dataset_dict: dict, image_size: Sequence[int]) -> Instances:
@@ -78,13 +78,19 @@ def _ground_truth(dataset_dict: dict, image_size: Sequence[int]) -> Instances:
 
 def _draw(
     image: Tensor, boxes: Tensor, masks: Tensor, classes: Sequence[int], labels: Sequence[str]
-) -> Tensor:
+) -> Image.Image:
     """Masks, boxes and labels on an enlarged copy of `image` (3, H, W) uint8."""
     scale = max(1, round(_SMALLEST_SIDE / min(image.shape[1:])))
     canvas = image.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-    if len(boxes) == 0:
-        return canvas
     colors = [_COLORS[k % len(_COLORS)] for k in classes]
-    large = F.interpolate(masks[None].float(), scale_factor=scale, mode="nearest")[0].bool()
-    canvas = draw_segmentation_masks(canvas, large, alpha=0.45, colors=colors)
-    return draw_bounding_boxes(canvas, boxes * scale, labels=list(labels), colors=colors)
+    if len(boxes):
+        large = F.interpolate(masks[None].float(), scale_factor=scale, mode="nearest")[0].bool()
+        canvas = draw_segmentation_masks(canvas, large, alpha=0.45, colors=colors)
+        canvas = draw_bounding_boxes(canvas, boxes * scale, colors=colors, width=2)
+    picture = Image.fromarray(canvas.permute(1, 2, 0).numpy())
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=13)
+    for (x, y), label, color in zip((boxes[:, :2] * scale).tolist(), labels, colors, strict=True):
+        draw.rectangle(draw.textbbox((x + 2, y), label, font=font), fill=color)
+        draw.text((x + 2, y), label, fill="white", font=font)
+    return picture

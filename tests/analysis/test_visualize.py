@@ -1,0 +1,124 @@
+"""Pictures of detections next to the ground truth."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from detectron2.structures import Boxes, BoxMode, Instances
+from mimdet.analysis.visualize import draw_comparison
+
+HEIGHT, WIDTH, SCALE = 40, 60, 6  # 256 / 40 is 6.4
+SIDE, GAP = WIDTH * SCALE, 8
+NAMES = ["disk", "box"]
+
+
+class Detector(nn.Module):
+    """Detects a square of class 1 in the lower right part of every image."""
+
+    def __init__(self, scores=(0.9,)):
+        super().__init__()
+        self.scores = scores
+        self.inputs = []
+
+    def forward(self, batched_inputs):
+        assert not self.training
+        self.inputs += batched_inputs
+        n = len(self.scores)
+        masks = torch.zeros(n, HEIGHT, WIDTH, dtype=torch.bool)
+        masks[:, 20:36, 40:56] = True
+        found = Instances((HEIGHT, WIDTH))
+        found.pred_boxes = Boxes(torch.tensor([[40.0, 20.0, 56.0, 36.0]]).repeat(n, 1))
+        found.pred_masks = masks
+        found.pred_classes = torch.ones(n, dtype=torch.int64)
+        found.scores = torch.tensor(self.scores)
+        return [{"instances": found}]
+
+
+def annotation(x: int, y: int, size: int, **changes) -> dict:
+    corners = [x, y, x + size, y, x + size, y + size, x, y + size]
+    box = dict(bbox=[x, y, size, size], bbox_mode=BoxMode.XYWH_ABS)
+    return {**box, "segmentation": [corners], "category_id": 0, "iscrowd": 0, **changes}
+
+
+@pytest.fixture
+def image(tmp_path):
+    """A grey image that has an object in its upper left part, as a dataset dict."""
+    path = tmp_path / "grey.png"
+    Image.new("RGB", (WIDTH, HEIGHT), (90, 90, 90)).save(path)
+    return dict(file_name=str(path), image_id=7, annotations=[annotation(4, 4, 12)])
+
+
+def changed(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Where something is drawn on the left and on the right side, (height, width) bool each."""
+    pixels = np.asarray(picture)
+    assert pixels.shape == (HEIGHT * SCALE, 2 * SIDE + GAP, 3)
+    assert (pixels[:, SIDE : SIDE + GAP] == 255).all()
+    drawn = (pixels != 90).any(axis=2)
+    return drawn[:, :SIDE], drawn[:, SIDE + GAP :]
+
+
+def test_truth_is_drawn_on_the_left_and_detections_on_the_right(image):
+    left, right = changed(draw_comparison(Detector(), image, {"a": 1}, NAMES))
+    assert left[5 * SCALE : 15 * SCALE, 5 * SCALE : 15 * SCALE].all()
+    assert not left[20 * SCALE :, 20 * SCALE :].any()
+    assert right[21 * SCALE : 35 * SCALE, 41 * SCALE : 55 * SCALE].all()
+    assert not right[: 18 * SCALE, : 36 * SCALE].any()
+
+
+def test_the_model_gets_the_input_in_evaluation_mode(image):
+    model, model_input = Detector().train(), {"image": "pixels"}
+    draw_comparison(model, image, model_input, NAMES)
+    assert model.inputs == [model_input]
+    assert not model.training
+
+
+@pytest.mark.parametrize("scores, threshold", [((0.49,), 0.5), ((), 0.5), ((0.9, 0.8), 0.95)])
+def test_detections_below_the_threshold_are_left_out(image, scores, threshold):
+    picture = draw_comparison(Detector(scores), image, {}, NAMES, score_threshold=threshold)
+    left, right = changed(picture)
+    assert left.any()
+    assert not right.any()
+
+
+def test_a_detection_at_the_threshold_is_drawn(image):
+    assert changed(draw_comparison(Detector((0.5,)), image, {}, NAMES))[1].any()
+
+
+def test_classes_have_colors_and_the_same_one_on_both_sides(image):
+    image["annotations"] = [annotation(40, 20, 16, category_id=1)]
+    pixels = np.asarray(draw_comparison(Detector(), image, {}, NAMES))
+    row, column = 34 * SCALE, 50 * SCALE  # inside the object, away from its label
+    same = pixels[row, column]
+    assert (same != 90).any()
+    assert (pixels[row, column + SIDE + GAP] == same).all()
+    image["annotations"][0]["category_id"] = 0
+    other = np.asarray(draw_comparison(Detector(), image, {}, NAMES))[row, column]
+    assert (other != same).any()
+
+
+def test_crowds_are_not_drawn(image):
+    image["annotations"].append(annotation(30, 20, 15, iscrowd=1))
+    left, _ = changed(draw_comparison(Detector(), image, {}, NAMES))
+    assert not left[20 * SCALE :, 28 * SCALE :].any()
+
+
+@pytest.mark.parametrize("annotations", [[], [annotation(4, 4, 12, iscrowd=1)]])
+def test_an_image_without_objects_is_refused_by_name(image, annotations):
+    image["annotations"] = annotations
+    with pytest.raises(ValueError, match=r"image 7 \(.*grey\.png\) has no annotated masks to draw"):
+        draw_comparison(Detector(), image, {}, NAMES)
+
+
+def test_the_annotations_are_not_changed(image):
+    draw_comparison(Detector(), image, {}, NAMES)
+    assert image["annotations"] == [annotation(4, 4, 12)]
+
+
+def test_a_large_image_keeps_its_size(tmp_path):
+    path = tmp_path / "large.png"
+    Image.new("RGB", (450, 400)).save(path)
+    entry = dict(file_name=str(path), image_id=1, annotations=[annotation(4, 4, 12)])
+    picture = draw_comparison(Detector(()), entry, {}, NAMES)
+    assert picture.size == (2 * 450 + GAP, 400)

@@ -1,0 +1,76 @@
+"""The script that writes pictures of detections."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from toy_runs import CONFIG, TINY, isolated, load_script
+
+
+@pytest.fixture
+def draw(toy_root, tmp_path):
+    """Run the script -> the pictures, by name."""
+
+    def run(*options, overrides=()) -> dict[str, Path]:
+        output = tmp_path / "pictures"
+        argv = ["--config-file", CONFIG, "--output", str(output), *options]
+        with isolated():
+            main = load_script("tools/draw_predictions.py").main
+            main([*argv, *TINY, f"toy.root={toy_root}", *overrides])
+        return {path.name: path for path in output.iterdir()}
+
+    return run
+
+
+@pytest.fixture
+def weights(trained) -> str:
+    return f"train.init_checkpoint={trained / 'model_final.pth'}"
+
+
+def picture_of(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.copy()
+
+
+def test_every_image_with_objects_gets_a_picture(draw, weights, toy_root, capsys):
+    pictures = draw(overrides=[weights])
+    content = json.loads((toy_root / "annotations/instances_val.json").read_text())
+    assert sorted(pictures) == [i["file_name"].replace("jpg", "png") for i in content["images"]]
+    printed = capsys.readouterr().out.splitlines()
+    assert {str(path) for path in pictures.values()} <= set(printed)
+    first = content["images"][0]
+    scale = round(256 / min(first["height"], first["width"]))
+    size = (2 * first["width"] * scale + 8, first["height"] * scale)
+    assert picture_of(pictures["000000.png"]).size == size
+
+
+def test_the_number_of_pictures_can_be_chosen(draw, weights):
+    assert sorted(draw("--num-images", "2", overrides=[weights])) == ["000000.png", "000001.png"]
+
+
+def test_a_lower_threshold_shows_more(draw, weights):
+    sides = []
+    for threshold in ("0.0", "1.0"):
+        options = ("--num-images", "1", "--score-threshold", threshold)
+        picture = picture_of(draw(*options, overrides=[weights])["000000.png"])
+        width, height = picture.size
+        sides.append(picture.crop((width // 2 + 4, 0, width, height)).tobytes())
+    assert sides[0] != sides[1]
+
+
+def test_the_weights_must_be_given(draw, capsys, tmp_path):
+    with pytest.raises(SystemExit) as caught:
+        draw()
+    assert caught.value.code == 2
+    message = "the weights must be given: train.init_checkpoint=MODEL.pth"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(message)
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_a_typo_is_refused(draw, weights, capsys, tmp_path):
+    with pytest.raises(SystemExit) as caught:
+        draw(overrides=[weights, "train.devise=cpu"])
+    assert caught.value.code == 2
+    assert "the nearest one is 'train.device'" in capsys.readouterr().err
+    assert not (tmp_path / "pictures").exists()
