@@ -109,13 +109,6 @@ def test_metadata_can_be_copied_and_pickled():
 
 
 @pytest.mark.lite
-def test_deferred_metadata_is_computed_at_each_access():
-    values = iter([1, 2, 3])
-    metadata = Metadata(name="toy").defer(a=lambda: next(values))
-    assert [metadata.a, metadata.get("a"), metadata.as_dict()["a"]] == [1, 2, 3]
-
-
-@pytest.mark.lite
 def test_metadata_prints_its_values():
     assert repr(Metadata(name="toy", a=1)) == "Metadata(name='toy', a=1)"
 
@@ -172,5 +165,19 @@ def test_root_of_builtin_datasets_follows_the_environment(monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", "/data")
     assert metadata.image_root == "/data/coco/val2017"
     assert metadata.as_dict()["json_file"] == "/data/coco/annotations/instances_val2017.json"
+    assert metadata.get("json_file") == metadata.as_dict()["json_file"]
     monkeypatch.setenv("DETECTRON2_DATASETS", "~/data")
     assert metadata.image_root == os.path.expanduser("~/data/coco/val2017")
+
+
+def test_paths_of_builtin_datasets_keep_their_first_value():
+    metadata = MetadataCatalog.get("coco_2017_val")
+    metadata.set(json_file=metadata.json_file)
+    with pytest.raises(AssertionError, match="'json_file'"):
+        metadata.json_file = "elsewhere.json"
+
+
+def test_metadata_of_builtin_datasets_can_be_copied_and_pickled():
+    metadata = MetadataCatalog.get("coco_2017_val")
+    for other in (copy.deepcopy(metadata), pickle.loads(pickle.dumps(metadata))):
+        assert other.as_dict() == metadata.as_dict() and "json_file" in other.as_dict()

@@ -442,6 +442,25 @@ def test_all_hooks_run_after_training_and_the_first_failure_is_raised():
 
 
 @pytest.mark.lite
+def test_failing_after_train_is_logged_once(caplog):
+    trainer = make_trainer()
+    trainer.register_hooks([AfterTrain(raising(ValueError("after")))])
+    with pytest.raises(ValueError, match="after"):
+        trainer.train(0, 1)
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ValueError]
+
+
+@pytest.mark.lite
+def test_timer_that_was_never_started_ends_quietly(caplog):
+    trainer = make_trainer()
+    failing = hooks.CallbackHook(before_train=lambda trainer: 1 / 0)
+    trainer.register_hooks([failing, IterationTimer()])
+    with pytest.raises(ZeroDivisionError):
+        trainer.train(0, 1)
+    assert messages(caplog) == ["Exception during training:"]
+
+
+@pytest.mark.lite
 def test_failing_after_train_does_not_hide_what_ended_training():
     trainer = make_trainer()
     log = []
@@ -1002,6 +1021,24 @@ def test_writers_write_periodically_at_the_last_iteration_and_after_training():
 def test_periodic_writer_refuses_what_is_not_a_writer():
     with pytest.raises(AssertionError):
         PeriodicWriter([print])
+
+
+@pytest.mark.lite
+def test_periodic_writer_refuses_an_impossible_period():
+    with pytest.raises(ValueError, match="period of writers must be positive, got 0"):
+        PeriodicWriter([], period=0)
+
+
+@pytest.mark.lite
+def test_all_writers_are_closed_although_one_cannot_write():
+    full, sound = Writer(), Writer()
+    full.write = raising(OSError("disk full"))
+    trainer = loss_trainer([1.0])
+    trainer.register_hooks([PeriodicWriter([full, sound], period=5)])
+    with pytest.raises(OSError, match="disk full"):
+        trainer.train(0, 1)
+    assert full.log == ["closed"]
+    assert sound.log[-1] == "closed"
 
 
 # ------------------------------------------------------------------ defaults

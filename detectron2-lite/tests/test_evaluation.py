@@ -13,8 +13,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from omegaconf import OmegaConf
 from torch import nn
 
+from detectron2.config import LazyCall, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import (
@@ -232,6 +234,15 @@ def test_instances_are_encoded_as_stored():
     assert instances_to_coco_json(instances[:0], 77) == case["empty"]
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
+def test_masks_of_any_type_are_encoded_alike(dtype):
+    instances = detection(masks=True)["instances"]
+    (expected,) = instances_to_coco_json(instances, 1)
+    instances.pred_masks = instances.pred_masks.to(dtype)
+    assert instances_to_coco_json(instances, 1) == [expected]
+    assert mask_util.decode(expected["segmentation"]).sum() == 400
+
+
 def write_ground_truth(path, **changes):
     """Two images of 100 x 100 with one 20 x 20 person each; category ids 3 and 7."""
     box = [10, 10, 20, 20]
@@ -424,6 +435,20 @@ def test_impossible_arguments_are_refused(arguments, message, small):
 
 
 @pytest.mark.lite
+@pytest.mark.parametrize("key", ["area", "iscrowd"])
+def test_ground_truth_that_cannot_be_evaluated_is_refused_at_once(key, tmp_path):
+    annotation = {"id": 4, "image_id": 1, "category_id": 3, "bbox": [1, 1, 5, 5]}
+    annotation |= {"area": 25, "iscrowd": 0}
+    del annotation[key]
+    truth = write_ground_truth(tmp_path / "gt.json", annotations=[annotation])
+    with (
+        registered(truth) as name,
+        pytest.raises(KeyError, match=rf"4 in .*gt\.json has no '{key}'"),
+    ):
+        COCOEvaluator(name, distributed=False)
+
+
+@pytest.mark.lite
 def test_a_class_list_that_does_not_fit_the_ground_truth_is_refused(tmp_path):
     truth = write_ground_truth(tmp_path / "gt.json")
     MetadataCatalog.get("misfit").set(json_file=str(truth), thing_classes=["a", "b", "c"])
@@ -548,6 +573,12 @@ def test_several_evaluators_give_merged_results():
     evaluators = [_Recorder({"bbox": 1}), _Recorder(None), _Recorder({"segm": 2})]
     assert inference_on_dataset(_Doubler(), [[1.0]], evaluators) == {"bbox": 1, "segm": 2}
     assert all(len(evaluator.calls) == 3 for evaluator in evaluators)
+
+
+def test_several_evaluators_may_come_from_a_config():
+    evaluators = instantiate(OmegaConf.create([LazyCall(_Recorder)(results={"bbox": 1})]))
+    assert not isinstance(evaluators, list)
+    assert inference_on_dataset(_Doubler(), [[1.0]], evaluators) == {"bbox": 1}
 
 
 def test_an_evaluator_without_results_gives_an_empty_dict():

@@ -300,6 +300,22 @@ def test_workers_draw_different_numbers_that_the_seed_fixes():
     assert draws(3) == numbers and draws(4) != numbers
 
 
+@pytest.mark.lite  # upstream's loader fails with its own function given twice
+def test_own_worker_init_function_is_called():
+    def init(worker_id):
+        os.environ["TEST_WORKER"] = str(worker_id)
+
+    loader = build_detection_train_loader(
+        records(4),
+        mapper=lambda record: os.environ["TEST_WORKER"],
+        total_batch_size=1,
+        aspect_ratio_grouping=False,
+        num_workers=2,
+        worker_init_fn=init,
+    )
+    assert list(itertools.islice(loader, 4)) == [["0"], ["1"]] * 2
+
+
 @pytest.mark.lite
 def test_mapper_that_refuses_everything_stops_training():
     loader = build_detection_train_loader(
@@ -334,10 +350,21 @@ def test_test_loader_takes_a_sampler_a_collate_function_or_an_iterable():
         records(5), mapper=None, sampler=InferenceSampler(2), collate_fn=len
     )
     assert list(loader) == [1, 1]
+    assert image_ids(build_detection_test_loader(records(5), mapper=None, sampler=[3, 1])) == [
+        [3],
+        [1],
+    ]
     iterable = build_detection_test_loader(Counting(), mapper=None, batch_size=4)
     assert list(iterable) == [[0, 1, 2, 3], [4, 5, 6]]
     with pytest.raises(AssertionError):
         build_detection_test_loader(Counting(), mapper=None, sampler=InferenceSampler(2))
+
+
+def test_rank_without_images_gets_no_batch(monkeypatch):
+    monkeypatch.setattr(comm, "get_world_size", lambda: 3)
+    monkeypatch.setattr(comm, "get_rank", lambda: 2)
+    loader = build_detection_test_loader(records(2), mapper=lambda record: record, num_workers=1)
+    assert len(loader) == 0 and [list(loader), list(loader)] == [[], []]
 
 
 @pytest.mark.lite

@@ -120,7 +120,7 @@ def _refuse(loader: _Loader, suffix: str, node: yaml.Node) -> None:
 
 
 def _locate_trusted(loader: _Loader, tag: str, suffix: str, node: yaml.Node) -> Any:
-    """The object of this name; it must be at home in a trusted package, unlike `torch.os.system`."""
+    """The object of this name, which a trusted package must define, not just import."""
     found = locate(suffix) if _is_trusted(suffix) else None
     if found is None or not _is_trusted(getattr(found, "__module__", None) or suffix):
         _refuse(loader, f"{tag}:{suffix}", node)

@@ -1,3 +1,5 @@
+from detectron2._missing import missing_names
+
 from . import common, datasets, detection_utils, samplers, transforms
 from .build import (
     build_batch_data_loader,
@@ -29,3 +31,5 @@ __all__ = [
     "samplers",
     "transforms",
 ]
+
+__getattr__ = missing_names(__name__, {"load_proposals_into_dataset"})

@@ -89,7 +89,7 @@ def _without_unusable_images(dataset_dicts: list[dict[str, Any]]) -> list[dict[s
     usable = [
         record
         for record in dataset_dicts
-        if any(annotation.get("iscrowd", 0) == 0 for annotation in record["annotations"])
+        if any(annotation.get("iscrowd", 0) == 0 for annotation in record.get("annotations", []))
     ]
     logger.info(
         "Removed %d images with no usable annotations. %d images left.",
@@ -119,7 +119,7 @@ def print_instances_class_histogram(
     """Log how many instances each class has (crowd regions not counted), once per content.
 
     Args:
-        dataset_dicts: standard dataset dicts with `annotations`.
+        dataset_dicts: standard dataset dicts.
         class_names: names by class id.
 
     Raises:
@@ -127,7 +127,7 @@ def print_instances_class_histogram(
     """
     counts = np.zeros(len(class_names), dtype=np.int64)
     for record in dataset_dicts:
-        for annotation in record["annotations"]:
+        for annotation in record.get("annotations", []):
             if annotation.get("iscrowd", 0):
                 continue
             category = annotation["category_id"]

@@ -20,7 +20,7 @@ from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
-from .train_loop import HookBase, TrainerBase
+from .train_loop import HookBase, TrainerBase, call_all
 
 __all__ = [
     "BestCheckpointer",
@@ -79,6 +79,7 @@ class IterationTimer(HookBase):
 
     def __init__(self, warmup_iter: int = 3):
         self._warmup_iter = warmup_iter
+        self.before_train()  # after_train is called even if another hook ends training before
 
     def before_train(self) -> None:
         """Start the clocks."""
@@ -339,7 +340,11 @@ class PeriodicWriter(HookBase):
 
     Args:
         writers: the writers, as `default_writers` makes them.
-        period: iterations between two writes; the last iteration is always written.
+        period: iterations between two writes, positive; the last iteration is always written.
+
+    Raises:
+        AssertionError: an entry of `writers` is not an `EventWriter`.
+        ValueError: `period` is not positive.
     """
 
     def __init__(self, writers: Sequence[EventWriter], period: int = 20):
@@ -347,6 +352,8 @@ class PeriodicWriter(HookBase):
             assert isinstance(writer, EventWriter), (
                 f"a writer must be an EventWriter, got {type(writer).__name__}: {writer!r}"
             )
+        if period <= 0:
+            raise ValueError(f"the period of writers must be positive, got {period}")
         self._writers = writers
         self._period = period
 
@@ -359,9 +366,7 @@ class PeriodicWriter(HookBase):
 
     def after_train(self) -> None:
         """Write what came after the last iteration, and close the writers."""
-        for writer in self._writers:
-            writer.write()
-            writer.close()
+        call_all([call for writer in self._writers for call in (writer.write, writer.close)])
 
 
 def _is_eval_step(trainer: TrainerBase, period: int) -> bool:

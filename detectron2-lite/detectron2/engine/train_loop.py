@@ -166,7 +166,10 @@ class TrainerBase:
             Exception: the first failure, after all hooks have run.
         """
         self.storage.iter = self.iter
-        _call_all([hook.after_train for hook in self._hooks])
+        call_all(self._final_calls())
+
+    def _final_calls(self) -> list[Callable[[], None]]:
+        return [hook.after_train for hook in self._hooks]
 
     def run_step(self) -> None:
         """Do one iteration."""
@@ -275,10 +278,6 @@ class SimpleTrainer(TrainerBase):
         self._write_metrics(losses, data_time)
         self._update()
 
-    def after_train(self) -> None:
-        """Store losses that are still on their way, then run `after_train` of every hook."""
-        _call_all([self._flush_metrics, super().after_train])
-
     def state_dict(self) -> dict[str, Any]:
         """The state of the base class and of the optimizer."""
         return {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -287,6 +286,9 @@ class SimpleTrainer(TrainerBase):
         """Restore the iteration, the hooks and the optimizer."""
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
+
+    def _final_calls(self) -> list[Callable[[], None]]:
+        return [self._flush_metrics, *super()._final_calls()]
 
     def _next_data(self) -> Any:
         if self._data_iterator is None:
@@ -493,7 +495,7 @@ def _device_type(model: nn.Module) -> str:
     return "cpu" if tensor is None else tensor.device.type
 
 
-def _call_all(functions: Iterable[Callable[[], None]]) -> None:
+def call_all(functions: Iterable[Callable[[], None]]) -> None:
     """Call all functions even if one fails, log every failure, raise the first at the end."""
     first = None
     for function in functions:

@@ -48,6 +48,7 @@ class COCOEvaluator(DatasetEvaluator):
         allow_cached_coco: reuse an earlier conversion of a data set without `json_file`.
 
     Raises:
+        KeyError: an annotation of the ground truth has no area or `iscrowd`.
         ValueError: unknown task, `max_dets_per_image` below 1, or no `output_dir` for a data set
             without `json_file`.
 
@@ -86,6 +87,7 @@ class COCOEvaluator(DatasetEvaluator):
         self._metadata = MetadataCatalog.get(dataset_name)
         self._json_file = self._ground_truth_file(dataset_name, allow_cached_coco)
         self._ground_truth = load_coco_api(self._json_file)
+        self._check_ground_truth()
         self._predictions: list[dict[str, Any]] = []
 
     def _ground_truth_file(self, dataset_name: str, allow_cached: bool) -> str:
@@ -100,6 +102,15 @@ class COCOEvaluator(DatasetEvaluator):
         json_file = os.path.join(self._output_dir, f"{dataset_name}_coco_format.json")
         convert_to_coco_json(dataset_name, json_file, allow_cached=allow_cached)
         return json_file
+
+    def _check_ground_truth(self) -> None:
+        """Refuse at once what pycocotools would stumble over after hours of inference."""
+        for annotation in self._ground_truth.anns.values():
+            if missing := {"area", "iscrowd"} - annotation.keys():
+                raise KeyError(
+                    f"evaluation needs 'area' and 'iscrowd' in each annotation, but annotation "
+                    f"{annotation['id']} in {self._json_file} has no {min(missing)!r}"
+                )
 
     def reset(self) -> None:
         """Forget all predictions."""
@@ -253,7 +264,7 @@ def instances_to_coco_json(instances: Instances, img_id: int) -> list[dict[str, 
 
     Args:
         instances: N detections on the CPU with `pred_boxes`, `scores`, `pred_classes` and
-            optionally `pred_masks`, (N, H, W) bool.
+            optionally `pred_masks`, (N, H, W), zeros and ones of any type.
         img_id: id of the image.
 
     Returns:
@@ -277,9 +288,8 @@ def instances_to_coco_json(instances: Instances, img_id: int) -> list[dict[str, 
 
 
 def _encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
-    """Run-length encode (N, H, W) bool masks, all in one call."""
-    masks_hwn = masks.permute(1, 2, 0).numpy().view(np.uint8)
-    rles = mask_util.encode(np.asfortranarray(masks_hwn))
+    """Run-length encode (N, H, W) masks, all in one call."""
+    rles = mask_util.encode(np.asfortranarray(masks.permute(1, 2, 0).numpy(), dtype=np.uint8))
     for rle in rles:
         rle["counts"] = rle["counts"].decode("ascii")  # json cannot hold bytes
     return rles

@@ -85,7 +85,7 @@ class DatasetEvaluators(DatasetEvaluator):
 def inference_on_dataset(
     model: nn.Module | Callable[[list[dict]], list[dict]],
     data_loader: Iterable,
-    evaluator: DatasetEvaluator | list[DatasetEvaluator] | None,
+    evaluator: DatasetEvaluator | Sequence[DatasetEvaluator] | None,
     callbacks: Mapping[str, Callable[[], None]] | None = None,
 ) -> dict[str, Any]:
     """Run a model over a data loader without gradients and evaluate its outputs.
@@ -95,14 +95,14 @@ def inference_on_dataset(
     Args:
         model: maps a batch (a list of dicts) to one output dict per image.
         data_loader: yields batches and has a length.
-        evaluator: one evaluator, a list of them, or None to only run (and time) the model.
+        evaluator: one evaluator, a sequence of them, or None to only run (and time) the model.
         callbacks: functions by name: "on_start" and "on_end" run once around the loop,
             "before_inference" and "after_inference" around each call of the model.
 
     Returns:
         The evaluator's results; an empty dict where it returns None.
     """
-    if evaluator is None or isinstance(evaluator, list):
+    if evaluator is None or isinstance(evaluator, Sequence):
         evaluator = DatasetEvaluators(evaluator or [])
     logger.info(f"Start inference on {len(data_loader)} batches")
     evaluator.reset()

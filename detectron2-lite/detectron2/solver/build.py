@@ -60,8 +60,7 @@ def get_default_optimizer_params(
         ValueError: a learning-rate factor without `base_lr`, or settings for "bias" both by
             argument and in `overrides`.
     """
-    bias = _bias_settings(base_lr, bias_lr_factor, weight_decay_bias)
-    overrides = _with_bias(overrides or {}, bias)
+    overrides = _with_bias(overrides or {}, base_lr, bias_lr_factor, weight_decay_bias)
     if lr_factor_func is not None and base_lr is None:
         raise ValueError("lr_factor_func needs base_lr, got None")
 
@@ -79,30 +78,28 @@ def get_default_optimizer_params(
     return groups
 
 
-def _bias_settings(
-    base_lr: float | None, bias_lr_factor: float | None, weight_decay_bias: float | None
-) -> dict[str, float]:
-    """What the bias arguments ask for, in the form of one entry of `overrides`."""
-    settings = {}
-    if bias_lr_factor is not None and bias_lr_factor != 1.0:
+def _with_bias(
+    overrides: Mapping[str, Mapping[str, Any]],
+    base_lr: float | None,
+    bias_lr_factor: float | None,
+    weight_decay_bias: float | None,
+) -> dict[str, Mapping[str, Any]]:
+    """A copy of `overrides` with what the bias arguments ask for, if anything, as "bias"."""
+    bias = {}
+    if bias_lr_factor not in (None, 1.0):
         if base_lr is None:
             raise ValueError(f"bias_lr_factor={bias_lr_factor} needs base_lr, got None")
-        settings["lr"] = base_lr * bias_lr_factor
+        bias["lr"] = base_lr * bias_lr_factor
     if weight_decay_bias is not None:
-        settings["weight_decay"] = weight_decay_bias
-    return settings
-
-
-def _with_bias(
-    overrides: Mapping[str, Mapping[str, Any]], bias: dict[str, float]
-) -> dict[str, Mapping[str, Any]]:
-    """A copy of `overrides` with the settings for "bias", if there are any."""
-    if bias and "bias" in overrides:
+        bias["weight_decay"] = weight_decay_bias
+    if not bias:
+        return dict(overrides)
+    if "bias" in overrides:
         raise ValueError(
             "Conflicting overrides for 'bias': bias_lr_factor / weight_decay_bias give "
             f"{bias}, overrides give {overrides['bias']}; keep one of them"
         )
-    return {**overrides, "bias": bias} if bias else dict(overrides)
+    return {**overrides, "bias": bias}
 
 
 def _trainable_parameters(

@@ -17,6 +17,8 @@ from fvcore.transforms.transform import (
     VFlipTransform,
 )
 
+from detectron2._missing import missing_names
+
 from .augmentation import AugInput, Augmentation, AugmentationList
 from .augmentation_impl import (
     FixedSizeCrop,
@@ -60,3 +62,18 @@ __all__ = [
     "TransformList",
     "VFlipTransform",
 ]
+
+__getattr__ = missing_names(
+    __name__,
+    {
+        "ColorTransform",
+        "ExtentTransform",
+        "MinIoURandomCrop",
+        "PILColorTransform",
+        "RandomCrop_CategoryAreaConstraint",
+        "RandomExtent",
+        "RandomLighting",
+        "RandomRotation",
+        "RotationTransform",
+    },
+)

@@ -1,0 +1,17 @@
+from detectron2._missing import missing_names
+
+from . import builtin as _builtin  # noqa: F401  registers the built-in names
+from .coco import convert_to_coco_json, load_coco_json, register_coco_instances
+
+__all__ = ["convert_to_coco_json", "load_coco_json", "register_coco_instances"]
+
+__getattr__ = missing_names(
+    __name__,
+    {
+        "load_sem_seg",
+        "load_voc_instances",
+        "register_coco_panoptic",
+        "register_coco_panoptic_separated",
+        "register_pascal_voc",
+    },
+)

@@ -1,0 +1,73 @@
+"""Registers the standard names. Their files lie under $DETECTRON2_DATASETS (default `datasets`)."""
+
+import functools
+import os
+from typing import Any
+
+from ..catalog import DatasetCatalog, Metadata, MetadataCatalog
+from .coco import load_coco_json
+
+# name: (folder of the images, annotation file), both relative to the root
+COCO_SPLITS = {
+    "coco_2017_train": ("coco/train2017", "coco/annotations/instances_train2017.json"),
+    "coco_2017_val": ("coco/val2017", "coco/annotations/instances_val2017.json"),
+    "coco_2017_val_100": ("coco/val2017", "coco/annotations/instances_val2017_100.json"),
+    "coco_2017_test": ("coco/test2017", "coco/annotations/image_info_test2017.json"),
+    "coco_2017_test-dev": ("coco/test2017", "coco/annotations/image_info_test-dev2017.json"),
+}
+
+COCO_CLASSES = """
+    person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light,
+    fire hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant,
+    bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard,
+    sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, tennis racket, bottle,
+    wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot,
+    hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop,
+    mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock,
+    vase, scissors, teddy bear, hair drier, toothbrush
+"""
+
+# COCO's paper (Lin et al. 2014, arXiv 1405.0312) lists 91 categories; these were never annotated.
+COCO_UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+
+
+class _MetadataUnderRoot(Metadata):
+    """Metadata whose paths follow the environment variable, which may be set after the import."""
+
+    @property
+    def image_root(self) -> str:
+        return _under_root(COCO_SPLITS[self.name][0])
+
+    @property
+    def json_file(self) -> str:
+        return _under_root(COCO_SPLITS[self.name][1])
+
+    def as_dict(self) -> dict[str, Any]:
+        """All attributes by name, as a new dict."""
+        return super().as_dict() | {"json_file": self.json_file, "image_root": self.image_root}
+
+
+def _under_root(relative: str) -> str:
+    root = os.environ.get("DETECTRON2_DATASETS", "datasets")
+    return os.path.join(os.path.expanduser(root), relative)
+
+
+def _load(name: str) -> list[dict[str, Any]]:
+    metadata = MetadataCatalog.get(name)
+    return load_coco_json(metadata.json_file, metadata.image_root, name)
+
+
+def _register_coco() -> None:
+    """Register the COCO names with their metadata; no file is touched."""
+    ids = [i for i in range(1, 91) if i not in COCO_UNUSED_IDS]
+    for name in COCO_SPLITS:
+        DatasetCatalog.register(name, functools.partial(_load, name))
+        MetadataCatalog[name] = _MetadataUnderRoot(
+            name=name,
+            evaluator_type="coco",
+            thing_classes=[class_name.strip() for class_name in COCO_CLASSES.split(",")],
+            thing_dataset_id_to_contiguous_id={id_: k for k, id_ in enumerate(ids)},
+        )
+
+
+_register_coco()

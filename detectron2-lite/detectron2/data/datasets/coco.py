@@ -1,0 +1,226 @@
+"""Datasets in COCO's json format."""
+
+import copy
+import functools
+import logging
+import os
+import time
+from collections import defaultdict
+from typing import Any
+
+import pycocotools.mask as mask_util
+
+from detectron2.structures import BoxMode
+
+from ..catalog import DatasetCatalog, MetadataCatalog
+from .coco_export import convert_to_coco_json
+from .coco_file import load_coco_api, read_coco_file
+
+__all__ = ["convert_to_coco_json", "load_coco_api", "load_coco_json", "register_coco_instances"]
+
+logger = logging.getLogger(__name__)
+
+
+def register_coco_instances(
+    name: str, metadata: dict[str, Any], json_file: str | os.PathLike, image_root: str | os.PathLike
+) -> None:
+    """Register a dataset in COCO's format; the file is read when the dataset is loaded.
+
+    A name that is already registered keeps its loader; its metadata must then agree.
+
+    Args:
+        name: the name for DatasetCatalog and MetadataCatalog.
+        metadata: further attributes for MetadataCatalog, may be empty.
+        json_file: annotation file.
+        image_root: folder of the images.
+
+    Raises:
+        AssertionError: an argument has the wrong type, or the name has other metadata already.
+    """
+    assert isinstance(name, str), f"name must be a string, got {name!r}"
+    for key, path in {"json_file": json_file, "image_root": image_root}.items():
+        assert isinstance(path, str | os.PathLike), (
+            f"{key} of {name!r} must be a path, got {path!r}"
+        )
+    MetadataCatalog.get(name).set(
+        json_file=json_file, image_root=image_root, evaluator_type="coco", **metadata
+    )
+    if name not in DatasetCatalog:
+        load = functools.partial(load_coco_json, json_file, image_root, name)
+        DatasetCatalog.register(name, load)
+
+
+def load_coco_json(
+    json_file: str | os.PathLike,
+    image_root: str | os.PathLike,
+    dataset_name: str | None = None,
+    extra_annotation_keys: list[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Read a COCO json file into standard dataset dicts, one per image, sorted by image id.
+
+    Args:
+        json_file: annotation file.
+        image_root: folder that the file names in the json are relative to.
+        dataset_name: sets `thing_classes` and `thing_dataset_id_to_contiguous_id` in this
+            dataset's metadata and turns category ids into 0..K-1, in the order of the ids. None
+            leaves category ids as they are in the file.
+        extra_annotation_keys: keys to copy from each annotation besides `iscrowd`, `bbox`,
+            `keypoints`, `category_id` and `segmentation`.
+
+    Returns:
+        Dicts with `file_name`, `height`, `width`, `image_id` and `annotations`. Boxes are
+        XYWH_ABS. An annotation none of whose polygons has three points is left out. The dicts are
+        the caller's own.
+
+    Raises:
+        FileNotFoundError, ValueError, KeyError: the file is missing or damaged, a box is empty, a
+            category is unknown.
+        AssertionError: annotation ids repeat, an annotation has `ignore` set, or the metadata of
+            `dataset_name` holds other classes.
+    """
+    start = time.perf_counter()
+    content = read_coco_file(json_file)
+    seconds = time.perf_counter() - start
+    if seconds > 1:
+        logger.info("Loading %s takes %.2f seconds.", json_file, seconds)
+    id_map = None if dataset_name is None else _set_categories(content, dataset_name, json_file)
+    images = {image["id"]: image for image in content["images"]}
+    annotations = _annotations_by_image(content.get("annotations", []), images, json_file)
+    logger.info("Loaded %d images in COCO format from %s", len(images), json_file)
+
+    records = [
+        {
+            "file_name": os.path.join(image_root, images[image_id]["file_name"]),
+            "height": images[image_id]["height"],
+            "width": images[image_id]["width"],
+            "image_id": image_id,
+            "annotations": [
+                _standard_annotation(annotation, id_map, extra_annotation_keys or [], json_file)
+                for annotation in annotations[image_id]
+            ],
+        }
+        for image_id in sorted(images)
+    ]
+    _drop_without_valid_polygon(records, json_file)
+    return records
+
+
+def _set_categories(
+    content: dict[str, Any], dataset_name: str, json_file: str | os.PathLike
+) -> dict[int, int]:
+    if "categories" not in content:
+        raise KeyError(f"{json_file} has no 'categories', which dataset {dataset_name!r} needs")
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    ids = sorted(names)
+    if ids != list(range(1, len(ids) + 1)) and "coco" not in dataset_name:
+        logger.warning(
+            "Category ids of %s are not 1..%d; they are mapped to 0..%d in ascending order.",
+            dataset_name,
+            len(ids),
+            len(ids) - 1,
+        )
+    id_map = {dataset_id: contiguous_id for contiguous_id, dataset_id in enumerate(ids)}
+    MetadataCatalog.get(dataset_name).set(
+        thing_classes=[names[i] for i in ids], thing_dataset_id_to_contiguous_id=id_map
+    )
+    return id_map
+
+
+def _annotations_by_image(
+    annotations: list[dict], images: dict[Any, dict], json_file: str | os.PathLike
+) -> dict[Any, list[dict]]:
+    # Files of the 2014 "minival" split are published with repeated annotation ids.
+    if "minival" not in os.path.basename(json_file):
+        seen = set()
+        for annotation in annotations:
+            assert annotation["id"] not in seen, (
+                f"annotation ids must be unique, but {json_file} uses id {annotation['id']} again"
+            )
+            seen.add(annotation["id"])
+    by_image = defaultdict(list)
+    for annotation in annotations:
+        by_image[annotation["image_id"]].append(annotation)
+    valid = sum(len(by_image[image_id]) for image_id in images)
+    if valid < len(annotations):
+        logger.warning(
+            "%s contains %d annotations, but only %d of them belong to an image in the file.",
+            json_file,
+            len(annotations),
+            valid,
+        )
+    return by_image
+
+
+def _standard_annotation(
+    annotation: dict[str, Any],
+    id_map: dict[int, int] | None,
+    extra_keys: list[str],
+    json_file: str | os.PathLike,
+) -> dict[str, Any]:
+    where = f"annotation {annotation['id']} of image {annotation['image_id']} in {json_file}"
+    assert annotation.get("ignore", 0) == 0, f"{where} has 'ignore' set, which is not supported"
+    # Lists are copied, because the parsed file is kept for others.
+    result = {key: annotation[key] for key in ("iscrowd", "category_id") if key in annotation}
+    result |= {key: copy.deepcopy(annotation[key]) for key in extra_keys if key in annotation}
+    if "bbox" in annotation:
+        if not annotation["bbox"]:
+            raise ValueError(f"{where} has an empty 'bbox'; it must be [x, y, width, height]")
+        result["bbox"] = list(annotation["bbox"])
+    result["bbox_mode"] = BoxMode.XYWH_ABS
+    if annotation.get("segmentation"):
+        result["segmentation"] = _standard_segmentation(annotation["segmentation"], where)
+    if "keypoints" in annotation:
+        result["keypoints"] = _pixel_centres(annotation["keypoints"])
+    if id_map is not None:
+        if annotation["category_id"] not in id_map:
+            raise KeyError(
+                f"{where} has category_id {annotation['category_id']}, which is not in the "
+                f"'categories' of the file ({sorted(id_map)})"
+            )
+        result["category_id"] = id_map[annotation["category_id"]]
+    return result
+
+
+def _standard_segmentation(segmentation: Any, where: str) -> dict[str, Any] | list[list[float]]:
+    """Compressed RLE, or the polygons that have at least three points (perhaps none)."""
+    if isinstance(segmentation, dict):
+        if not {"size", "counts"} <= segmentation.keys():
+            raise ValueError(
+                f"{where} has a run-length 'segmentation' that needs the keys 'size' and 'counts', "
+                f"got {sorted(segmentation)}"
+            )
+        if isinstance(segmentation["counts"], list):
+            return mask_util.frPyObjects(segmentation, *segmentation["size"])
+        return dict(segmentation)
+    if not isinstance(segmentation, list):
+        raise ValueError(
+            f"{where} has a 'segmentation' that is neither a list of polygons nor a run-length "
+            f"object: {segmentation!r:.100}"
+        )
+    return [
+        list(polygon)
+        for polygon in segmentation
+        if isinstance(polygon, list) and len(polygon) % 2 == 0 and len(polygon) >= 6
+    ]
+
+
+def _pixel_centres(keypoints: list[float]) -> list[float]:
+    """COCO's keypoints (x, y, visibility, ...) are pixel indices: move x and y by half a pixel."""
+    return [value if i % 3 == 2 else value + 0.5 for i, value in enumerate(keypoints)]
+
+
+def _drop_without_valid_polygon(
+    records: list[dict[str, Any]], json_file: str | os.PathLike
+) -> None:
+    dropped = 0
+    for record in records:
+        kept = [a for a in record["annotations"] if a.get("segmentation") != []]
+        dropped += len(record["annotations"]) - len(kept)
+        record["annotations"] = kept
+    if dropped:
+        logger.warning(
+            "Left out %d annotations of %s whose polygons all have an odd number of coordinates "
+            "or fewer than three points.",
+            dropped,
+            json_file,
+        )
