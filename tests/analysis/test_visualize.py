@@ -9,8 +9,7 @@ from torch import nn
 from detectron2.structures import Boxes, BoxMode, Instances
 from mimdet.analysis.visualize import draw_comparison
 
-HEIGHT, WIDTH, SCALE = 40, 60, 6  # 256 / 40 is 6.4
-SIDE, GAP = WIDTH * SCALE, 8
+HEIGHT, WIDTH, GAP = 40, 60, 8
 NAMES = ["disk", "box"]
 
 
@@ -50,21 +49,31 @@ def image(tmp_path):
     return dict(file_name=str(path), image_id=7, annotations=[annotation(4, 4, 12)])
 
 
-def changed(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Where something is drawn on the left and on the right side, (height, width) bool each."""
+def sides(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Left and right side by pixel of the image: (height, width, scale * scale, 3) each."""
     pixels = np.asarray(picture)
-    assert pixels.shape == (HEIGHT * SCALE, 2 * SIDE + GAP, 3)
-    assert (pixels[:, SIDE : SIDE + GAP] == 255).all()
-    drawn = (pixels != 90).any(axis=2)
-    return drawn[:, :SIDE], drawn[:, SIDE + GAP :]
+    scale = picture.height // HEIGHT
+    side = WIDTH * scale
+    assert scale > 1
+    assert pixels.shape == (HEIGHT * scale, 2 * side + GAP, 3)
+    assert (pixels[:, side : side + GAP] == 255).all()
+    halves = pixels[:, :side], pixels[:, side + GAP :]
+    blocks = [half.reshape(HEIGHT, scale, WIDTH, scale, 3).swapaxes(1, 2) for half in halves]
+    return tuple(block.reshape(HEIGHT, WIDTH, scale * scale, 3) for block in blocks)
+
+
+def drawn(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Where something is drawn on the left and on the right side, (height, width) bool each."""
+    left, right = ((side != 90).any(axis=(2, 3)) for side in sides(picture))
+    return left, right
 
 
 def test_truth_is_drawn_on_the_left_and_detections_on_the_right(image):
-    left, right = changed(draw_comparison(Detector(), image, {"a": 1}, NAMES))
-    assert left[5 * SCALE : 15 * SCALE, 5 * SCALE : 15 * SCALE].all()
-    assert not left[20 * SCALE :, 20 * SCALE :].any()
-    assert right[21 * SCALE : 35 * SCALE, 41 * SCALE : 55 * SCALE].all()
-    assert not right[: 18 * SCALE, : 36 * SCALE].any()
+    left, right = drawn(draw_comparison(Detector(), image, {"a": 1}, NAMES))
+    assert left[5:15, 5:15].all()
+    assert not left[20:, 20:].any()
+    assert right[21:35, 41:55].all()
+    assert not right[:18, :36].any()
 
 
 def test_the_model_gets_the_input_in_evaluation_mode(image):
@@ -77,31 +86,42 @@ def test_the_model_gets_the_input_in_evaluation_mode(image):
 @pytest.mark.parametrize("scores, threshold", [((0.49,), 0.5), ((), 0.5), ((0.9, 0.8), 0.95)])
 def test_detections_below_the_threshold_are_left_out(image, scores, threshold):
     picture = draw_comparison(Detector(scores), image, {}, NAMES, score_threshold=threshold)
-    left, right = changed(picture)
+    left, right = drawn(picture)
     assert left.any()
     assert not right.any()
 
 
 def test_a_detection_at_the_threshold_is_drawn(image):
-    assert changed(draw_comparison(Detector((0.5,)), image, {}, NAMES))[1].any()
+    assert drawn(draw_comparison(Detector((0.5,)), image, {}, NAMES))[1].any()
 
 
 def test_classes_have_colors_and_the_same_one_on_both_sides(image):
     image["annotations"] = [annotation(40, 20, 16, category_id=1)]
-    pixels = np.asarray(draw_comparison(Detector(), image, {}, NAMES))
-    row, column = 34 * SCALE, 50 * SCALE  # inside the object, away from its label
-    same = pixels[row, column]
-    assert (same != 90).any()
-    assert (pixels[row, column + SIDE + GAP] == same).all()
+    inside = (34, 50)  # away from the label
+    left, right = sides(draw_comparison(Detector(), image, {}, NAMES))
+    assert (left[inside] != 90).any()
+    assert (left[inside] == right[inside]).all()
     image["annotations"][0]["category_id"] = 0
-    other = np.asarray(draw_comparison(Detector(), image, {}, NAMES))[row, column]
-    assert (other != same).any()
+    other, _ = sides(draw_comparison(Detector(), image, {}, NAMES))
+    assert (other[inside] != left[inside]).any()
+
+
+def test_detections_are_labelled_with_class_and_score(image):
+    surely = drawn_label(draw_comparison(Detector((0.99,)), image, {}, NAMES))
+    hardly = drawn_label(draw_comparison(Detector((0.51,)), image, {}, NAMES))
+    other_name = drawn_label(draw_comparison(Detector((0.99,)), image, {}, ["disk", "bag"]))
+    assert (surely != hardly).any()
+    assert (surely != other_name).any()
+
+
+def drawn_label(picture: Image.Image) -> np.ndarray:
+    return sides(picture)[1][20:24, 40:]
 
 
 def test_crowds_are_not_drawn(image):
     image["annotations"].append(annotation(30, 20, 15, iscrowd=1))
-    left, _ = changed(draw_comparison(Detector(), image, {}, NAMES))
-    assert not left[20 * SCALE :, 28 * SCALE :].any()
+    left, _ = drawn(draw_comparison(Detector(), image, {}, NAMES))
+    assert not left[20:, 28:].any()
 
 
 @pytest.mark.parametrize("annotations", [[], [annotation(4, 4, 12, iscrowd=1)]])
@@ -111,14 +131,14 @@ def test_an_image_without_objects_is_refused_by_name(image, annotations):
         draw_comparison(Detector(), image, {}, NAMES)
 
 
-def test_the_annotations_are_not_changed(image):
+def test_the_annotations_are_not_drawn(image):
     draw_comparison(Detector(), image, {}, NAMES)
     assert image["annotations"] == [annotation(4, 4, 12)]
 
 
 def test_a_large_image_keeps_its_size(tmp_path):
     path = tmp_path / "large.png"
-    Image.new("RGB", (450, 400)).save(path)
+    Image.new("RGB", (700, 600)).save(path)
     entry = dict(file_name=str(path), image_id=1, annotations=[annotation(4, 4, 12)])
     picture = draw_comparison(Detector(()), entry, {}, NAMES)
-    assert picture.size == (2 * 450 + GAP, 400)
+    assert picture.size == (2 * 700 + GAP, 600)

