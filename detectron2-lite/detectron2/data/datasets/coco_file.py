@@ -84,7 +84,8 @@ def _parse(local_file: str, modified: int) -> dict[str, Any]:
     if not isinstance(content, dict) or "images" not in content:
         found = sorted(content) if isinstance(content, dict) else f"a {type(content).__name__}"
         raise ValueError(
-            f"annotation file {local_file} must hold a JSON object with a list 'images', got {found}"
+            f"annotation file {local_file} must hold a JSON object with a list 'images', "
+            f"got {found}"
         )
     for section, keys in _REQUIRED_KEYS.items():
         _check_section(section, content.get(section, []), keys, local_file)
