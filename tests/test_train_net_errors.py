@@ -40,7 +40,8 @@ def failure(toy_root, tmp_path, capsys):
         if not isinstance(error, SystemExit):
             return str(error.args[0])
         assert error.code == 2
-        return capsys.readouterr().err.splitlines()[-1].removeprefix("__main__.py: error: ")
+        # before it stands the name of whatever program runs the tests
+        return capsys.readouterr().err.splitlines()[-1].split(": error: ", 1)[1]
 
     return run
 
