@@ -40,6 +40,8 @@ ALLOWED = {
     "detectron2": {
         *("torch", "torchvision", "fvcore", "iopath", "omegaconf", "hydra", "pycocotools"),
         *("numpy", "PIL", "shapely"),
+        # optional, imported where they are used
+        *("faster_coco_eval", "lvis"),
         # what the libraries above bring along
         *("cloudpickle", "tabulate", "termcolor", "yaml"),
     },

@@ -11,3 +11,10 @@ AdamW = L(torch.optim.AdamW)(
     betas=(0.9, 0.999),
     weight_decay=0.1,
 )
+
+SGD = L(torch.optim.SGD)(
+    params=L(get_default_optimizer_params)(base_lr="${..lr}", weight_decay_norm=0.0),
+    lr=0.02,
+    momentum=0.9,
+    weight_decay=1e-4,
+)

@@ -1,18 +1,20 @@
-"""Builds the detectors of the golden files `rpn`, `roi_heads` and `mask_rcnn`."""
+"""Builds the detectors of the golden files `rpn`, `roi_heads`, `mask_rcnn` and `retinanet`."""
 
 import numpy as np
 import torch
 from golden_data import TinyBackbone, as_numpy, fill, ground_truth
 
 from detectron2.layers import NaiveSyncBatchNorm, ShapeSpec
-from detectron2.modeling import FPN, GeneralizedRCNN, StandardROIHeads
+from detectron2.modeling import FPN, GeneralizedRCNN, RetinaNet, StandardROIHeads
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
 from detectron2.modeling.roi_heads import (
+    CascadeROIHeads,
     FastRCNNConvFCHead,
     FastRCNNOutputLayers,
     MaskRCNNConvUpsampleHead,
@@ -70,9 +72,10 @@ def build_roi_heads(
     bs=100000,
     pf=0.25,
     train_on_pred_boxes=False,
+    cascade=False,
     **output_layer_arguments,
 ):
-    """StandardROIHeads from the `parameters` and the `arguments` of a case; not filled."""
+    """Standard or cascade heads from the `parameters` and `arguments` of a case; not filled."""
     c, num_classes = parameters["c"], parameters["ncls"]
     fcs = [parameters["fc"]] if fcs is None else fcs
     mask_branch = {}
@@ -87,30 +90,47 @@ def build_roi_heads(
                 conv_norm=conv_norm(norm),
             ),
         }
-    return StandardROIHeads(
-        num_classes=num_classes,
-        batch_size_per_image=bs,
-        positive_fraction=pf,
-        proposal_matcher=Matcher([0.5], [0, 1], allow_low_quality_matches=False),
-        proposal_append_gt=append,
-        box_in_features=ROI_FEATURES,
-        box_pooler=roi_pooler(7),
-        box_head=FastRCNNConvFCHead(
+
+    def box_head():
+        return FastRCNNConvFCHead(
             ShapeSpec(channels=c, height=7, width=7),
             conv_dims=[c] * convs,
             fc_dims=fcs,
             conv_norm=conv_norm(norm),
-        ),
-        box_predictor=FastRCNNOutputLayers(
+        )
+
+    def box_predictor(scale=1):
+        return FastRCNNOutputLayers(
             ShapeSpec(channels=fcs[-1]),
-            box2box_transform=Box2BoxTransform((10, 10, 5, 5)),
+            box2box_transform=Box2BoxTransform((10 * scale, 10 * scale, 5 * scale, 5 * scale)),
             num_classes=num_classes,
             test_score_thresh=parameters["thr"] if thr is None else thr,
-            cls_agnostic_bbox_reg=agnostic,
+            cls_agnostic_bbox_reg=agnostic or cascade,
             **output_layer_arguments,
-        ),
-        train_on_pred_boxes=train_on_pred_boxes,
+        )
+
+    arguments = {
+        "num_classes": num_classes,
+        "batch_size_per_image": bs,
+        "positive_fraction": pf,
+        "proposal_append_gt": append,
+        "box_in_features": ROI_FEATURES,
+        "box_pooler": roi_pooler(7),
         **mask_branch,
+    }
+    if cascade:
+        return CascadeROIHeads(
+            box_heads=[box_head() for _ in range(3)],
+            box_predictors=[box_predictor(scale) for scale in (1, 2, 3)],
+            proposal_matchers=[Matcher([threshold], [0, 1]) for threshold in (0.5, 0.6, 0.7)],
+            **arguments,
+        )
+    return StandardROIHeads(
+        proposal_matcher=Matcher([0.5], [0, 1], allow_low_quality_matches=False),
+        box_head=box_head(),
+        box_predictor=box_predictor(),
+        train_on_pred_boxes=train_on_pred_boxes,
+        **arguments,
     )
 
 
@@ -133,6 +153,40 @@ def build_mask_rcnn(rpn_base, parameters, *, norm, rpn=None, roi=None, **argumen
         input_format="RGB",
     )
     return fill(model)
+
+
+def build_retinanet(parameters, *, norm, **arguments):
+    """RetinaNet on TinyBackbone and FPN from the `arguments` of a case, filled."""
+    c = parameters["c"]
+    defaults = {
+        "backbone": FPN(
+            bottom_up=TinyBackbone(),
+            in_features=["res3", "res4", "res5"],
+            out_channels=c,
+            top_block=LastLevelP6P7(24, c),
+        ),
+        "head": RetinaNetHead(
+            input_shape=[ShapeSpec(channels=c)] * 5,
+            num_classes=parameters["ncls"],
+            num_anchors=9,
+            conv_dims=[c, c],
+            norm=norm,
+        ),
+        "head_in_features": ["p3", "p4", "p5", "p6", "p7"],
+        "anchor_generator": DefaultAnchorGenerator(
+            sizes=[[x * 2 ** (k / 3) for k in range(3)] for x in (16, 32, 64, 96, 128)],
+            aspect_ratios=[0.5, 1.0, 2.0],
+            strides=[8, 16, 32, 64, 128],
+            offset=0.0,
+        ),
+        "box2box_transform": Box2BoxTransform((1, 1, 1, 1)),
+        "anchor_matcher": Matcher([0.4, 0.5], [0, -1, 1], allow_low_quality_matches=True),
+        "num_classes": parameters["ncls"],
+        "pixel_mean": [103.53, 116.28, 123.675],
+        "pixel_std": [57.375, 57.12, 58.395],
+        "test_topk_candidates": 60,
+    }
+    return fill(RetinaNet(**{**defaults, **arguments}))
 
 
 def golden_targets(arrays, image_sizes, *, masks=True, bitmasks=False, second_empty=False):

@@ -14,7 +14,9 @@ def multistep(*args, **kwargs):
     return make(*args, **kwargs)
 
 
-@pytest.mark.parametrize("name", ["mask_rcnn_fpn", "mask_rcnn_vit_fpn"])
+@pytest.mark.parametrize(
+    "name", ["mask_rcnn_fpn", "mask_rcnn_vit_fpn", "cascade_mask_rcnn_fpn", "retinanet_fpn"]
+)
 def test_detector_without_a_backbone_is_refused_by_the_key_that_is_missing(name):
     model = LazyConfig.load(str(COMMON / f"models/{name}.py")).model
     with pytest.raises(MissingMandatoryValue, match="bottom_up"):
@@ -28,6 +30,14 @@ def test_vit_detector_differs_from_the_plain_one_only_where_it_says():
     assert model.roi_heads.box_head.conv_norm == model.roi_heads.mask_head.conv_norm
     assert model.proposal_generator.head.conv_dims == [-1, -1]
     assert "lsj_postprocess" not in LazyConfig.load(str(COMMON / "models/mask_rcnn_fpn.py")).model
+
+
+def test_cascade_asks_for_more_overlap_from_stage_to_stage():
+    heads = LazyConfig.load(str(COMMON / "models/cascade_mask_rcnn_fpn.py")).model.roi_heads
+    assert [m.thresholds[0] for m in heads.proposal_matchers] == [0.5, 0.6, 0.7]
+    assert [p.box2box_transform.weights[0] for p in heads.box_predictors] == [10, 20, 30]
+    assert all(p.cls_agnostic_bbox_reg for p in heads.box_predictors)
+    assert not {"box_head", "box_predictor", "proposal_matcher"} & set(heads)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +69,13 @@ def test_adamw_decays_at_its_own_rate_and_not_the_norms():
     optimizer = LazyConfig.load(str(COMMON / "optim.py")).AdamW
     optimizer.lr = 0.5
     assert optimizer.params.base_lr == 0.5
+    assert optimizer.params.weight_decay_norm == 0.0
+
+
+def test_sgd_decays_weights_and_not_the_norms():
+    optimizer = LazyConfig.load(str(COMMON / "optim.py")).SGD
+    assert (optimizer.momentum, optimizer.weight_decay) == (0.9, 1e-4)
+    assert optimizer.params.base_lr == optimizer.lr == 0.02
     assert optimizer.params.weight_decay_norm == 0.0
 
 

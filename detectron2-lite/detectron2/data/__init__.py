@@ -1,6 +1,7 @@
 from detectron2._missing import missing_names
 
 from . import common, datasets, detection_utils, samplers, transforms
+from .bad_samples import SkipBadSamples
 from .build import (
     build_batch_data_loader,
     build_detection_test_loader,
@@ -19,6 +20,7 @@ __all__ = [
     "MapDataset",
     "Metadata",
     "MetadataCatalog",
+    "SkipBadSamples",
     "ToIterableDataset",
     "build_batch_data_loader",
     "build_detection_test_loader",

@@ -17,6 +17,7 @@ from detectron2.utils.logger import log_first_n
 
 from .catalog import DatasetCatalog, MetadataCatalog
 from .common import AspectRatioGroupedDataset, DatasetFromList, MapDataset, ToIterableDataset
+from .detection_utils import describe_image
 from .samplers import InferenceSampler, TrainingSampler
 
 __all__ = [
@@ -71,7 +72,8 @@ def get_detection_dataset_dicts(
     if isinstance(loaded[0], Dataset):
         return loaded[0] if len(loaded) == 1 else ConcatDataset(loaded)
     for name, dicts in zip(names, loaded, strict=True):
-        assert len(dicts), f"dataset {name!r} is empty"
+        source = MetadataCatalog.get(name).get("json_file", "no json_file")
+        assert len(dicts), f"dataset {name!r} is empty: there is no image in it ({source})"
 
     dataset_dicts = list(itertools.chain.from_iterable(loaded))
     has_annotations = "annotations" in dataset_dicts[0]
@@ -127,13 +129,13 @@ def print_instances_class_histogram(
     """
     counts = np.zeros(len(class_names), dtype=np.int64)
     for record in dataset_dicts:
-        for annotation in record.get("annotations", []):
+        for position, annotation in enumerate(record.get("annotations", [])):
             if annotation.get("iscrowd", 0):
                 continue
             category = annotation["category_id"]
             assert 0 <= category < len(class_names), (
-                f"category_id must be in [0, {len(class_names)}), got {category} in image "
-                f"{record.get('image_id')} ({record.get('file_name')})"
+                f"category_id must be in [0, {len(class_names)}), got {category} in annotation "
+                f"{position} of {describe_image(record)}"
             )
             counts[category] += 1
     cells = [cell for name, n in zip(class_names, counts, strict=True) for cell in (name, int(n))]

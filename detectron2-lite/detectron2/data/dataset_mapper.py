@@ -1,6 +1,7 @@
+import contextlib
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,8 @@ class DatasetMapper:
             ) from e
         except OSError as e:
             raise OSError(f"{name}: {e}") from e
+        except ValueError as e:
+            raise ValueError(f"{name}: {e}") from e
         utils.check_image_size(dataset_dict, image)
         return image
 
@@ -128,27 +131,39 @@ class DatasetMapper:
         self, dataset_dict: dict[str, Any], transforms: T.Transform, image_shape: tuple[int, int]
     ) -> None:
         name = utils.describe_image(dataset_dict)
-        try:
-            annotations = [
-                self._transform_annotation(annotation, transforms, image_shape)
-                for annotation in dataset_dict.pop("annotations")
-                if annotation.get("iscrowd", 0) == 0
-            ]
+        size = dataset_dict["height"], dataset_dict["width"]
+        annotations = []
+        for position, annotation in enumerate(dataset_dict.pop("annotations")):
+            if annotation.get("iscrowd", 0) == 0:
+                with _named(f"{name}: annotation {position}"):
+                    annotations.append(
+                        self._transform_annotation(annotation, transforms, size, image_shape)
+                    )
+        with _named(name):
             instances = utils.annotations_to_instances(
                 annotations, image_shape, mask_format=self.instance_mask_format
             )
             if self.recompute_boxes:
                 self._recompute_boxes(instances)
-        except (ValueError, AssertionError) as e:
-            raise type(e)(f"{name}: {e}") from e
         dataset_dict["instances"] = utils.filter_empty_instances(instances)
 
     def _transform_annotation(
-        self, annotation: dict[str, Any], transforms: T.Transform, image_shape: tuple[int, int]
+        self,
+        annotation: dict[str, Any],
+        transforms: T.Transform,
+        size: tuple[int, int],
+        image_shape: tuple[int, int],
     ) -> dict[str, Any]:
+        """Transform an annotation of an image of `size`, which becomes one of `image_shape`."""
         annotation.pop("keypoints", None)
         if not self.use_instance_mask:
             annotation.pop("segmentation", None)
+        segmentation = annotation.get("segmentation")
+        if isinstance(segmentation, dict):  # a crop could make it fit by accident
+            assert tuple(segmentation.get("size", ())) == size, (
+                f"an RLE must have the size {size} of its image, got {segmentation.get('size')}; "
+                "correct the annotation"
+            )
         return utils.transform_instance_annotations(annotation, transforms, image_shape)
 
     def _recompute_boxes(self, instances: Instances) -> None:
@@ -166,6 +181,17 @@ class DatasetMapper:
         if self.instance_mask_format == "polygon":
             return PolygonMasks([])
         return BitMasks(torch.zeros((0, *image_size), dtype=torch.bool))
+
+
+@contextlib.contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Put `where` in front of what is wrong with an annotation."""
+    try:
+        yield
+    except AssertionError as e:
+        raise AssertionError(f"{where}: {e}") from e
+    except (KeyError, TypeError, ValueError) as e:
+        raise ValueError(f"{where}: {e}") from e
 
 
 def _channels_first(image: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 
 from detectron2.data import transforms as T
-from detectron2.data.catalog import MetadataCatalog
+from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 from detectron2.structures import (
     BitMasks,
     Boxes,
@@ -56,13 +56,20 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        OSError: if the file is no complete image of a known type; the message names the file.
-        ValueError: if the image cannot be converted to `format`.
+        OSError: if the file is no complete image of a known type, or has more pixels than Pillow
+            allows; the message names the file.
+        ValueError: if the image cannot be converted to `format`, which has 8 bits per channel
+            while the image has values beyond them.
     """
     with PathManager.open(file_name, "rb") as f:
         try:
             image = Image.open(f)
             image.load()
+        except Image.DecompressionBombError as e:
+            raise OSError(
+                f"{file_name} must have at most twice PIL.Image.MAX_IMAGE_PIXELS = "
+                f"{Image.MAX_IMAGE_PIXELS} pixels: {e} If it is genuine, make the limit larger"
+            ) from e
         except Exception as e:  # Pillow's decoders raise many types for broken files
             raise OSError(
                 f"{file_name} must be a complete image file, but Pillow cannot decode it: "
@@ -71,6 +78,7 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
     # A damaged EXIF block raises many types; it says nothing about the orientation.
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
+    _check_depth(image, file_name, format)
     try:
         return _to_array(image, format)
     except ValueError as e:
@@ -154,7 +162,8 @@ def transform_instance_annotations(
         "segmentation" as a list of flat float64 polygons or an (H, W) uint8 mask.
 
     Raises:
-        ValueError: if a key is missing, or a segmentation has another type.
+        ValueError: if a key is missing, a segmentation has another type, or a box, polygon or RLE
+            is damaged.
         AssertionError: if a transformed mask does not have the size of the image.
     """
     if keypoint_hflip_indices is not None:
@@ -164,7 +173,13 @@ def transform_instance_annotations(
         )
     if isinstance(transforms, (list, tuple)):
         transforms = T.TransformList(transforms)
-    box = transforms.apply_box(_xyxy_box(annotation)[None])[0].clip(min=0)
+    box = _xyxy_box(annotation)
+    if (box[2:] < box[:2]).any():  # transforms would take the same box with swapped corners
+        raise ValueError(
+            "annotation must have a bbox whose width and height are at least 0, got "
+            f"{annotation['bbox']!r} in mode {annotation['bbox_mode']!r}"
+        )
+    box = transforms.apply_box(box[None])[0].clip(min=0)
     height, width = image_size
     annotation["bbox"] = np.minimum(box, [width, height, width, height])
     annotation["bbox_mode"] = BoxMode.XYXY_ABS
@@ -258,6 +273,8 @@ def get_fed_loss_cls_weights(
         dataset_names: data sets with equal `class_image_count` in their metadata.
         freq_weight_power: exponent of the counts.
 
+    A data set whose metadata has no counts is loaded, because LVIS's come from its file.
+
     Returns:
         (K,) float32 weights in the order of category ids.
 
@@ -267,7 +284,7 @@ def get_fed_loss_cls_weights(
     Reference: Zhou et al. 2021, "Probabilistic two-stage detection", arXiv 2103.07461.
     """
     names = [dataset_names] if isinstance(dataset_names, str) else list(dataset_names)
-    counts = [MetadataCatalog.get(name).get("class_image_count") for name in names]
+    counts = [_class_image_count(name) for name in names]
     if counts[0] is None or any(other != counts[0] for other in counts):
         raise ValueError(
             "federated loss needs the same class_image_count in the metadata of each of the data "
@@ -278,9 +295,36 @@ def get_fed_loss_cls_weights(
     return frequencies.float() ** freq_weight_power
 
 
+def _class_image_count(dataset_name: str) -> list[dict[str, int]] | None:
+    metadata = MetadataCatalog.get(dataset_name)
+    if metadata.get("class_image_count") is None and dataset_name in DatasetCatalog:
+        DatasetCatalog.get(dataset_name)
+    return metadata.get("class_image_count")
+
+
+def _is_deep(mode: str | None) -> bool:
+    """Whether Pillow keeps more than 8 bits per channel in this mode."""
+    return mode in ("I", "F") or str(mode).startswith("I;")
+
+
+def _check_depth(image: Image.Image, file_name: str, format: str | None) -> None:
+    """Refuse values that Pillow would silently cut to 255."""
+    if not _is_deep(image.mode) or format is None or _is_deep(format):
+        return
+    low, high = image.getextrema()
+    if not (low >= 0 and high <= 255):  # also where there are NaNs
+        raise ValueError(
+            f"{file_name} of mode {image.mode!r} must have values in [0, 255] for format "
+            f"{format!r}, got {low} to {high}; save it with 8 bits per channel"
+        )
+
+
 def _to_array(image: Image.Image, format: str | None) -> np.ndarray:
     if format is not None:
-        image = image.convert("RGB" if format in ("BGR", _YUV) else format)
+        mode = "RGB" if format in ("BGR", _YUV) else format
+        if mode in ("RGB", "L"):
+            image.info.pop("transparency", None)  # not used, but Pillow warns of some kinds
+        image = image.convert(mode)
     array = np.asarray(image)
     if format == "L":
         return array[:, :, None]
@@ -303,6 +347,12 @@ def _require(annotation: dict[str, Any], key: str, name: str = "annotation") -> 
 def _xyxy_box(annotation: dict[str, Any], name: str = "annotation") -> np.ndarray:
     """The box as a new float64 (4,) array: transforms would truncate integers."""
     box, mode = _require(annotation, "bbox", name), _require(annotation, "bbox_mode", name)
+    try:
+        finite = np.isfinite(np.array(box, dtype=np.float64)).all()  # None becomes NaN
+    except (TypeError, ValueError):
+        finite = False
+    if not finite:
+        raise ValueError(f"{name} must have a bbox of finite numbers, got {box!r}")
     xyxy = np.array(BoxMode.convert(box, mode, BoxMode.XYXY_ABS), dtype=np.float64)
     if xyxy.shape != (4,):
         raise ValueError(f"{name} must have a bbox of four numbers, got {box!r}")
@@ -336,13 +386,48 @@ def _points(polygon: Sequence[float]) -> np.ndarray:
             "a polygon must be a flat list x0, y0, x1, y1, ... of at least three points, "
             f"got an array of shape {coordinates.shape}"
         )
+    if not np.isfinite(coordinates).all():
+        raise ValueError(f"a polygon must have finite coordinates, got {polygon!r}")
     return coordinates.reshape(-1, 2)  # (2n,) -> (n, 2)
 
 
 def _decode_rle(rle: dict[str, Any]) -> np.ndarray:
+    if not {"size", "counts"} <= rle.keys():
+        raise ValueError(f"an RLE needs the keys 'size' and 'counts', got {sorted(rle)}")
+    height, width = rle["size"]
+    runs = _run_lengths(rle["counts"])
+    # pycocotools would leave memory as it is where runs are missing.
+    if sum(runs) != height * width or min(runs, default=0) < 0:
+        raise ValueError(
+            f"the run lengths of an RLE of size {[height, width]} must be at least 0 and sum to "
+            f"{height * width}, got {len(runs)} with the sum {sum(runs)}; correct the annotation"
+        )
     if isinstance(rle["counts"], list):  # uncompressed
         rle = mask_util.frPyObjects(rle, *rle["size"])
     return mask_util.decode(rle)
+
+
+def _run_lengths(counts: list[int] | str | bytes) -> list[int]:
+    """Runs of COCO's text form, or of a list.
+
+    A number is written in groups of five bits, the lowest first, as characters from "0" on: bit 5
+    says that more follow, bit 4 of the last is the sign. From the fourth number on it is the
+    difference to the last but one.
+    """
+    if isinstance(counts, list):
+        return counts
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts.encode() if isinstance(counts, str) else counts:
+        bits = character - ord("0")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        value -= (bits & 16) << (shift - 4)
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    return runs
 
 
 def _polygon_masks(masks: list) -> PolygonMasks:

@@ -9,12 +9,14 @@ from .evaluator import (
     inference_context,
     inference_on_dataset,
 )
+from .lvis_evaluation import LVISEvaluator
 from .testing import print_csv_format
 
 __all__ = [
     "COCOEvaluator",
     "DatasetEvaluator",
     "DatasetEvaluators",
+    "LVISEvaluator",
     "inference_context",
     "inference_on_dataset",
     "print_csv_format",

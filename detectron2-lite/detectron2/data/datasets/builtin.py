@@ -2,10 +2,12 @@
 
 import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 from ..catalog import DatasetCatalog, Metadata, MetadataCatalog
 from .coco import load_coco_json
+from .lvis import load_lvis_json
 
 # name: (folder of the images, annotation file), both relative to the root
 COCO_SPLITS = {
@@ -15,6 +17,16 @@ COCO_SPLITS = {
     "coco_2017_test": ("coco/test2017", "coco/annotations/image_info_test2017.json"),
     "coco_2017_test-dev": ("coco/test2017", "coco/annotations/image_info_test-dev2017.json"),
 }
+
+# The classes of these come from the annotation file; their metadata has none before it is loaded.
+LVIS_SPLITS = {
+    "lvis_v1_train": ("coco/", "lvis/lvis_v1_train.json"),
+    "lvis_v1_val": ("coco/", "lvis/lvis_v1_val.json"),
+    "lvis_v1_test_dev": ("coco/", "lvis/lvis_v1_image_info_test_dev.json"),
+    "lvis_v1_test_challenge": ("coco/", "lvis/lvis_v1_image_info_test_challenge.json"),
+}
+
+_SPLITS = COCO_SPLITS | LVIS_SPLITS
 
 COCO_CLASSES = """
     person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light,
@@ -36,11 +48,11 @@ class _MetadataUnderRoot(Metadata):
 
     @property
     def image_root(self) -> str:
-        return _under_root(COCO_SPLITS[self.name][0])
+        return _under_root(_SPLITS[self.name][0])
 
     @property
     def json_file(self) -> str:
-        return _under_root(COCO_SPLITS[self.name][1])
+        return _under_root(_SPLITS[self.name][1])
 
     def as_dict(self) -> dict[str, Any]:
         """All attributes by name, as a new dict."""
@@ -52,16 +64,16 @@ def _under_root(relative: str) -> str:
     return os.path.join(os.path.expanduser(root), relative)
 
 
-def _load(name: str) -> list[dict[str, Any]]:
+def _load(name: str, load_json: Callable[..., list[dict[str, Any]]]) -> list[dict[str, Any]]:
     metadata = MetadataCatalog.get(name)
-    return load_coco_json(metadata.json_file, metadata.image_root, name)
+    return load_json(metadata.json_file, metadata.image_root, name)
 
 
 def _register_coco() -> None:
     """Register the COCO names with their metadata; no file is touched."""
     ids = [i for i in range(1, 91) if i not in COCO_UNUSED_IDS]
     for name in COCO_SPLITS:
-        DatasetCatalog.register(name, functools.partial(_load, name))
+        DatasetCatalog.register(name, functools.partial(_load, name, load_coco_json))
         MetadataCatalog[name] = _MetadataUnderRoot(
             name=name,
             evaluator_type="coco",
@@ -70,4 +82,12 @@ def _register_coco() -> None:
         )
 
 
+def _register_lvis() -> None:
+    """Register the LVIS names; no file is touched."""
+    for name in LVIS_SPLITS:
+        DatasetCatalog.register(name, functools.partial(_load, name, load_lvis_json))
+        MetadataCatalog[name] = _MetadataUnderRoot(name=name, evaluator_type="lvis")
+
+
 _register_coco()
+_register_lvis()

@@ -5,7 +5,6 @@ import functools
 import logging
 import os
 import time
-from collections import defaultdict
 from typing import Any
 
 import pycocotools.mask as mask_util
@@ -14,7 +13,7 @@ from detectron2.structures import BoxMode
 
 from ..catalog import DatasetCatalog, MetadataCatalog
 from .coco_export import convert_to_coco_json
-from .coco_file import load_coco_api, read_coco_file
+from .coco_file import index_by_image, load_coco_api, read_coco_file
 
 __all__ = ["convert_to_coco_json", "load_coco_api", "load_coco_json", "register_coco_instances"]
 
@@ -74,7 +73,7 @@ def load_coco_json(
 
     Raises:
         FileNotFoundError, ValueError, KeyError: the file is missing or damaged, a box is empty, a
-            category is unknown.
+            category is unknown, two images have one id.
         AssertionError: annotation ids repeat, an annotation has `ignore` set, or the metadata of
             `dataset_name` holds other classes.
     """
@@ -84,8 +83,7 @@ def load_coco_json(
     if seconds > 1:
         logger.info("Loading %s takes %.2f seconds.", json_file, seconds)
     id_map = None if dataset_name is None else _set_categories(content, dataset_name, json_file)
-    images = {image["id"]: image for image in content["images"]}
-    annotations = _annotations_by_image(content.get("annotations", []), images, json_file)
+    images, annotations = index_by_image(content, json_file)
     logger.info("Loaded %d images in COCO format from %s", len(images), json_file)
 
     records = [
@@ -101,7 +99,7 @@ def load_coco_json(
         }
         for image_id in sorted(images)
     ]
-    _drop_without_valid_polygon(records, json_file)
+    _drop_without_valid_polygon(records, annotations, json_file)
     return records
 
 
@@ -124,31 +122,6 @@ def _set_categories(
         thing_classes=[names[i] for i in ids], thing_dataset_id_to_contiguous_id=id_map
     )
     return id_map
-
-
-def _annotations_by_image(
-    annotations: list[dict], images: dict[Any, dict], json_file: str | os.PathLike
-) -> dict[Any, list[dict]]:
-    # Files of the 2014 "minival" split are published with repeated annotation ids.
-    if "minival" not in os.path.basename(json_file):
-        seen = set()
-        for annotation in annotations:
-            assert annotation["id"] not in seen, (
-                f"annotation ids must be unique, but {json_file} uses id {annotation['id']} again"
-            )
-            seen.add(annotation["id"])
-    by_image = defaultdict(list)
-    for annotation in annotations:
-        by_image[annotation["image_id"]].append(annotation)
-    valid = sum(len(by_image[image_id]) for image_id in images)
-    if valid < len(annotations):
-        logger.warning(
-            "%s contains %d annotations, but only %d of them belong to an image in the file.",
-            json_file,
-            len(annotations),
-            valid,
-        )
-    return by_image
 
 
 def _standard_annotation(
@@ -189,9 +162,14 @@ def _standard_segmentation(segmentation: Any, where: str) -> dict[str, Any] | li
                 f"{where} has a run-length 'segmentation' that needs the keys 'size' and 'counts', "
                 f"got {sorted(segmentation)}"
             )
-        if isinstance(segmentation["counts"], list):
+        if not isinstance(segmentation["counts"], list):
+            return dict(segmentation)
+        try:
             return mask_util.frPyObjects(segmentation, *segmentation["size"])
-        return dict(segmentation)
+        except (OverflowError, TypeError, ValueError) as e:
+            raise ValueError(
+                f"{where} has a run-length 'segmentation' whose counts must be integers from 0: {e}"
+            ) from e
     if not isinstance(segmentation, list):
         raise ValueError(
             f"{where} has a 'segmentation' that is neither a list of polygons nor a run-length "
@@ -210,17 +188,20 @@ def _pixel_centres(keypoints: list[float]) -> list[float]:
 
 
 def _drop_without_valid_polygon(
-    records: list[dict[str, Any]], json_file: str | os.PathLike
+    records: list[dict[str, Any]],
+    annotations: dict[Any, list[dict]],
+    json_file: str | os.PathLike,
 ) -> None:
-    dropped = 0
+    dropped = []
     for record in records:
-        kept = [a for a in record["annotations"] if a.get("segmentation") != []]
-        dropped += len(record["annotations"]) - len(kept)
-        record["annotations"] = kept
+        pairs = list(zip(record["annotations"], annotations[record["image_id"]], strict=True))
+        dropped += [source["id"] for ours, source in pairs if ours.get("segmentation") == []]
+        record["annotations"] = [ours for ours, _ in pairs if ours.get("segmentation") != []]
     if dropped:
         logger.warning(
             "Left out %d annotations of %s whose polygons all have an odd number of coordinates "
-            "or fewer than three points.",
-            dropped,
+            "or fewer than three points: %s",
+            len(dropped),
             json_file,
+            ", ".join(map(str, dropped[:10])) + (", ..." if len(dropped) > 10 else ""),
         )

@@ -4,15 +4,20 @@ import contextlib
 import functools
 import io
 import json
+import logging
 import os
+from collections import defaultdict
 from typing import Any
 
 from pycocotools.coco import COCO
 
 from detectron2.utils.file_io import PathManager
 
+logger = logging.getLogger(__name__)
+
+# An image also needs the key that tells where it is.
 _REQUIRED_KEYS = {
-    "images": {"id", "file_name", "height", "width"},
+    "images": {"id", "height", "width"},
     "annotations": {"id", "image_id", "category_id"},
     "categories": {"id", "name"},
 }
@@ -23,13 +28,16 @@ _REQUIRED_KEYS = {
 _FILES_KEPT = 2
 
 
-def read_coco_file(json_file: str | os.PathLike) -> dict[str, Any]:
+def read_coco_file(
+    json_file: str | os.PathLike, image_path_key: str = "file_name"
+) -> dict[str, Any]:
     """The checked content of an annotation file; not to be changed by the caller.
 
     The files read last are kept, and parsed again only after they changed on disk.
 
     Args:
         json_file: path that PathManager understands.
+        image_path_key: the key that tells where an image is, which each image must have.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -43,15 +51,87 @@ def read_coco_file(json_file: str | os.PathLike) -> dict[str, Any]:
             "datasets are expected under the folder named by the environment variable "
             f"DETECTRON2_DATASETS, now {os.environ.get('DETECTRON2_DATASETS', 'datasets')!r}"
         )
-    return _parse(local_file, os.stat(local_file).st_mtime_ns)
+    return _parse(local_file, os.stat(local_file).st_mtime_ns, image_path_key)
+
+
+def own_entries(content: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a file's content whose entries may get, lose and replace keys.
+
+    What lies deeper, such as a list of coordinates, is shared and must not be changed.
+
+    Args:
+        content: from `read_coco_file`.
+    """
+    return {
+        key: [dict(entry) for entry in value] if key in _REQUIRED_KEYS else value
+        for key, value in content.items()
+    }
+
+
+def index_by_image(
+    content: dict[str, Any], json_file: str | os.PathLike
+) -> tuple[dict[Any, dict], dict[Any, list[dict]]]:
+    """The images of a file by id, and the annotations by image id, in the order of the file.
+
+    Annotations of images that are not in the file are counted in a warning.
+
+    Args:
+        content: from `read_coco_file`.
+        json_file: for messages.
+
+    Raises:
+        AssertionError: annotation ids repeat (unless "minival" is in the file name).
+        ValueError: two different images have the same id.
+    """
+    images = _unique_images(content["images"], json_file)
+    annotations = content.get("annotations", [])
+    # Files of the 2014 "minival" split are published with repeated annotation ids.
+    if "minival" not in os.path.basename(json_file):
+        _check_annotation_ids(annotations, json_file)
+    by_image = defaultdict(list)
+    for annotation in annotations:
+        by_image[annotation["image_id"]].append(annotation)
+    valid = sum(len(by_image[image_id]) for image_id in images)
+    if valid < len(annotations):
+        logger.warning(
+            "%s contains %d annotations, but only %d of them belong to an image in the file.",
+            json_file,
+            len(annotations),
+            valid,
+        )
+    return images, by_image
+
+
+def _unique_images(images: list[dict], json_file: str | os.PathLike) -> dict[Any, dict]:
+    by_id: dict[Any, dict] = {}
+    for image in images:
+        first = by_id.setdefault(image["id"], image)
+        if first is image:
+            continue
+        if first != image:
+            raise ValueError(
+                f"image ids must be unique, but {json_file} uses id {image['id']} for two "
+                f"different images: {first} and {image}"
+            )
+        logger.warning("%s lists image %s again; it is used once.", json_file, image["id"])
+    return by_id
+
+
+def _check_annotation_ids(annotations: list[dict], json_file: str | os.PathLike) -> None:
+    images: dict[Any, Any] = {}
+    for annotation in annotations:
+        assert annotation["id"] not in images, (
+            f"annotation ids must be unique, but {json_file} uses id {annotation['id']} again: "
+            f"in image {images[annotation['id']]} and in image {annotation['image_id']}"
+        )
+        images[annotation["id"]] = annotation["image_id"]
 
 
 def load_coco_api(json_file: str | os.PathLike) -> COCO:
     """A pycocotools `COCO` with the content of an annotation file.
 
-    Every call gives an object of its own whose entries may get, lose and replace keys, as
-    `COCOeval` does (it puts RLE in place of polygons and sets `ignore`). What lies deeper, such as
-    a list of coordinates, is shared and must not be changed.
+    Every call gives an object of its own: `COCOeval` puts RLE in place of polygons and sets
+    `ignore`. It shares what lies deeper with others, see `own_entries`.
 
     Args:
         json_file: path that PathManager understands.
@@ -59,19 +139,15 @@ def load_coco_api(json_file: str | os.PathLike) -> COCO:
     Raises:
         FileNotFoundError, ValueError, KeyError: see `read_coco_file`.
     """
-    content = read_coco_file(json_file)
     api = COCO()
-    api.dataset = {
-        key: [dict(entry) for entry in value] if key in _REQUIRED_KEYS else value
-        for key, value in content.items()
-    }
+    api.dataset = own_entries(read_coco_file(json_file))
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         api.createIndex()
     return api
 
 
 @functools.lru_cache(maxsize=_FILES_KEPT)
-def _parse(local_file: str, modified: int) -> dict[str, Any]:
+def _parse(local_file: str, modified: int, image_path_key: str) -> dict[str, Any]:
     """Read and check a file; `modified` is the time of its content, for the cache."""
     try:
         with open(local_file, encoding="utf-8") as f:
@@ -87,7 +163,8 @@ def _parse(local_file: str, modified: int) -> dict[str, Any]:
             f"annotation file {local_file} must hold a JSON object with a list 'images', "
             f"got {found}"
         )
-    for section, keys in _REQUIRED_KEYS.items():
+    required = _REQUIRED_KEYS | {"images": _REQUIRED_KEYS["images"] | {image_path_key}}
+    for section, keys in required.items():
         _check_section(section, content.get(section, []), keys, local_file)
     return content
 

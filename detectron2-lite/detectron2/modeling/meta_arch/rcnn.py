@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
-from torchvision.utils import draw_bounding_boxes
 
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
+from detectron2.utils.visualizer import Visualizer
 
 _MAX_DRAWN_PROPOSALS = 20
 
@@ -194,19 +195,16 @@ class GeneralizedRCNN(nn.Module):
             batched_inputs: see `forward`.
             proposals: per image, with `proposal_boxes`, best first.
         """
-        inputs = batched_inputs[0]
-        image = inputs["image"].cpu().clamp(0, 255).to(torch.uint8)
+        image = batched_inputs[0]["image"].cpu()
         if self.input_format == "BGR":
             image = image.flip(0)
-        ground_truth = _draw(image, inputs["instances"].gt_boxes)
-        proposed = _draw(image, proposals[0].proposal_boxes[:_MAX_DRAWN_PROPOSALS])
+        rgb = image.permute(1, 2, 0).numpy()
+        best = proposals[0].proposal_boxes[:_MAX_DRAWN_PROPOSALS]
+        pictures = [
+            Visualizer(rgb).overlay_instances(boxes=boxes).get_image()
+            for boxes in (batched_inputs[0]["instances"].gt_boxes, best)
+        ]
         get_event_storage().put_image(
             "Left: GT bounding boxes;  Right: Predicted proposals",
-            torch.cat([ground_truth, proposed], dim=2),  # (3, H, 2W)
+            torch.from_numpy(np.concatenate(pictures, axis=1)).permute(2, 0, 1),  # (3, H, 2W)
         )
-
-
-def _draw(image: torch.Tensor, boxes: Boxes) -> torch.Tensor:
-    if len(boxes) == 0:  # torchvision warns about nothing to draw
-        return image
-    return draw_bounding_boxes(image, boxes.tensor.detach().cpu(), colors="red")

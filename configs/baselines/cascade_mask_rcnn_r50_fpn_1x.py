@@ -1,0 +1,19 @@
+"""Cascade Mask R-CNN with a ResNet-50 FPN, 12 epochs.
+
+Cai and Vasconcelos 2017, arXiv 1712.00726. Train on 8 GPUs from ImageNet weights (see the README
+beside this file), evaluate:
+
+    python lazyconfig_train_net.py --num-gpus 8 --config-file \
+        configs/baselines/cascade_mask_rcnn_r50_fpn_1x.py train.init_checkpoint=R-50.pkl
+    python lazyconfig_train_net.py --num-gpus 8 --config-file (the same) --eval-only \
+        train.init_checkpoint=MODEL.pth train.allow_missing=[]
+
+Counted here: 71,984,926 parameters.
+"""
+
+from ..common.models.cascade_mask_rcnn_fpn import model
+from .mask_rcnn_r50_fpn_1x import dataloader, lr_multiplier, optimizer, train
+from .mask_rcnn_r50_fpn_1x import model as _mask_rcnn
+
+model.backbone = _mask_rcnn.backbone
+train.output_dir = "output/cascade_mask_rcnn_r50_fpn_1x"

@@ -1,0 +1,134 @@
+"""One-stage detectors, which predict at every cell of the feature maps."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from detectron2.modeling.backbone import Backbone
+from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN
+from detectron2.structures import ImageList, Instances
+from detectron2.utils.events import get_event_storage
+
+
+class DenseDetector(nn.Module):
+    """Backbone and a head on its maps; subclasses say what the predictions mean.
+
+    A subclass defines `forward_training` and `forward_inference`.
+
+    Args:
+        backbone: maps images to named feature maps.
+        head: gets the list of feature maps and returns a tuple of predictions, each a list with
+            one (N, C, H, W) tensor per map.
+        head_in_features: names of the maps for the head; None for all, finest first.
+        pixel_mean: mean of each channel, in the range and channel order of the input images.
+        pixel_std: standard deviation of each channel.
+
+    Attributes:
+        vis_period: put a picture into the event storage at every that many iterations; 0: never.
+        input_format: channel order of the input images, "RGB" or "BGR"; only drawing needs it.
+    """
+
+    vis_period: int = 0
+    input_format: str | None = None
+
+    # Images come in, and detections go out, as in the two-stage detectors.
+    device = GeneralizedRCNN.device
+    preprocess_image = GeneralizedRCNN.preprocess_image
+    _postprocess = staticmethod(GeneralizedRCNN._postprocess)
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        head_in_features: Sequence[str] | None = None,
+        *,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        if head_in_features is None:
+            shapes = backbone.output_shape()
+            head_in_features = sorted(shapes, key=lambda name: shapes[name].stride)
+        self.head_in_features = list(head_in_features)
+        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            buffer = torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
+
+    def forward(
+        self, batched_inputs: list[dict]
+    ) -> dict[str, torch.Tensor] | list[dict[str, Instances]]:
+        """The losses of a batch in training, inside an `EventStorage`; detections otherwise.
+
+        Args:
+            batched_inputs: per image a dict with `image`, (C, H, W) with values 0..255; in
+                training `instances` with `gt_boxes` and `gt_classes`; at test time where wanted
+                `height` and `width` of the output.
+
+        Returns:
+            In training the losses; otherwise per image `{"instances": ...}` in output resolution.
+
+        Raises:
+            AssertionError: training without `instances`.
+        """
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images.tensor)
+        features = [features[name] for name in self.head_in_features]
+        predictions = self.head(features)
+        if not self.training:
+            results = self.forward_inference(images, features, predictions)
+            return self._postprocess(results, batched_inputs, images.image_sizes)
+        assert all("instances" in x for x in batched_inputs), (
+            f"{type(self).__name__} needs targets in training; every input must have 'instances'"
+        )
+        targets = [x["instances"].to(self.device) for x in batched_inputs]
+        losses = self.forward_training(images, features, predictions, targets)
+        if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
+            with torch.no_grad():
+                results = self.forward_inference(images, features, predictions)
+            self.visualize_training(batched_inputs, results)
+        return losses
+
+    def visualize_training(self, batched_inputs: list[dict], results: list[Instances]) -> None:
+        """Put one picture, ground truth left and the best detections right, into the storage.
+
+        Only the first image of the batch is drawn.
+
+        Args:
+            batched_inputs: see `forward`.
+            results: what `forward_inference` returned.
+        """
+        shown = [Instances(x.image_size, proposal_boxes=x.pred_boxes) for x in results]
+        GeneralizedRCNN.visualize_training(self, batched_inputs, shown)
+
+    def forward_training(
+        self,
+        images: ImageList,
+        features: list[torch.Tensor],
+        predictions: tuple[list[torch.Tensor], ...],
+        gt_instances: list[Instances],
+    ) -> dict[str, torch.Tensor]:
+        """The losses by name, from the feature maps and what the head says of them."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward_training()")
+
+    def forward_inference(
+        self,
+        images: ImageList,
+        features: list[torch.Tensor],
+        predictions: tuple[list[torch.Tensor], ...],
+    ) -> list[Instances]:
+        """Per image the detections in input resolution: `pred_boxes`, `scores`, `pred_classes`."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward_inference()")
+
+
+def by_anchor(prediction: torch.Tensor, dim: int) -> torch.Tensor:
+    """Arrange a head's (N, A * dim, H, W) map by anchor.
+
+    Returns:
+        (N, H * W * A, dim), in the order of the anchor generator.
+    """
+    n, _, h, w = prediction.shape
+    prediction = prediction.view(n, -1, dim, h, w).permute(0, 3, 4, 1, 2)  # (N, H, W, A, dim)
+    return prediction.reshape(n, -1, dim)  # (N, HWA, dim)

@@ -1,0 +1,209 @@
+"""Heads that refine boxes in several stages."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers, fast_rcnn_inference
+from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads
+from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
+from detectron2.utils.events import get_event_storage
+
+# (R, K + 1) class logits and (R, 4) box deltas of all proposals, image after image
+_Predictions: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+
+
+class CascadeROIHeads(StandardROIHeads):
+    """Box branches one after the other, each on the boxes that the one before has predicted.
+
+    Each stage asks for a higher IoU than the last. The mask branch trains on the proposals that
+    are sampled for the first stage.
+
+    Args:
+        box_in_features: names of the feature maps to pool boxes from.
+        box_pooler: makes (R, C, H, W) region features, for all stages.
+        box_heads: network on region features of each stage.
+        box_predictors: class-agnostic predictor of each stage (`cls_agnostic_bbox_reg=True`).
+        proposal_matchers: labels the boxes of each stage by IoU with the ground truth.
+        **kwargs: see `StandardROIHeads`.
+
+    Raises:
+        AssertionError: the lists differ in length, or `proposal_matcher` is given.
+
+    Reference: Cai and Vasconcelos 2017, arXiv 1712.00726.
+    """
+
+    def __init__(
+        self,
+        *,
+        box_in_features: Sequence[str],
+        box_pooler: ROIPooler,
+        box_heads: Sequence[nn.Module],
+        box_predictors: Sequence[FastRCNNOutputLayers],
+        proposal_matchers: Sequence[Matcher],
+        **kwargs: object,
+    ):
+        assert "proposal_matcher" not in kwargs, (
+            "CascadeROIHeads takes proposal_matchers, one per stage, instead of proposal_matcher"
+        )
+        lengths = len(box_heads), len(box_predictors), len(proposal_matchers)
+        assert len(set(lengths)) == 1, (
+            "box_heads, box_predictors and proposal_matchers must have one entry per stage, "
+            f"got {lengths}"
+        )
+        super().__init__(
+            box_in_features=box_in_features,
+            box_pooler=box_pooler,
+            box_head=nn.ModuleList(box_heads),
+            box_predictor=nn.ModuleList(box_predictors),
+            proposal_matcher=proposal_matchers[0],
+            **kwargs,
+        )
+        self.num_cascade_stages = len(box_heads)
+        self.proposal_matchers = list(proposal_matchers)
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, torch.Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
+        """Train on proposals, or turn them into detections.
+
+        Args:
+            images: not used.
+            features: (N, C, H, W) by name.
+            proposals: per image, with `proposal_boxes` and `objectness_logits`.
+            targets: per image, with `gt_boxes`, `gt_classes` and, for masks, `gt_masks`; needed
+                in training.
+
+        Returns:
+            As `StandardROIHeads.forward`, with `loss_cls_stage0`, `loss_box_reg_stage0`,
+            `loss_cls_stage1`, ... for the losses of the box branches.
+
+        Raises:
+            AssertionError: training without targets, or a predictor that is not class-agnostic.
+        """
+        if not self.training:
+            return super().forward(images, features, proposals)
+        assert targets is not None, (
+            "ROI heads need targets in training; every input must have 'instances'"
+        )
+        proposals = self.label_and_sample_proposals(proposals, targets)
+        losses = self._box_losses(features, proposals, targets)
+        losses.update(self._forward_mask(features, proposals))
+        return proposals, losses
+
+    def _box_losses(
+        self,
+        features: dict[str, torch.Tensor],
+        proposals: list[Instances],
+        targets: list[Instances],
+    ) -> dict[str, torch.Tensor]:
+        losses = {}
+        stages = self._stages(features, proposals, targets)
+        for stage, (predictor, predictions, proposals) in enumerate(stages):
+            with get_event_storage().name_scope(f"stage{stage}"):
+                stage_losses = predictor.losses(predictions, proposals)
+            losses.update({f"{name}_stage{stage}": x for name, x in stage_losses.items()})
+        return losses
+
+    def _forward_box(
+        self, features: dict[str, torch.Tensor], proposals: list[Instances]
+    ) -> list[Instances]:
+        """Detections: the boxes of the last stage, the mean class probabilities of all stages."""
+        probs = []  # per stage, per image (R, K + 1)
+        for predictor, predictions, proposals in self._stages(features, proposals):  # noqa: B020
+            probs.append(predictor.predict_probs(predictions, proposals))
+        detections, _ = fast_rcnn_inference(
+            predictor.predict_boxes(predictions, proposals),
+            [torch.stack(of_image).mean(dim=0) for of_image in zip(*probs, strict=True)],
+            [x.image_size for x in proposals],
+            predictor.test_score_thresh,
+            predictor.test_nms_thresh,
+            predictor.test_topk_per_image,
+        )
+        return detections
+
+    def _stages(
+        self,
+        features: dict[str, torch.Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> Iterator[tuple[FastRCNNOutputLayers, _Predictions, list[Instances]]]:
+        """Run stage after stage: its predictor, predictions, and the proposals they are for."""
+        for stage, predictor in enumerate(self.box_predictor):
+            predictions = self._run_stage(features, proposals, stage)
+            yield predictor, predictions, proposals
+            if stage + 1 < self.num_cascade_stages:
+                proposals = self._refined(stage, predictions, proposals)
+                if targets is not None:
+                    self._match_and_label_boxes(proposals, stage + 1, targets)
+
+    def _run_stage(
+        self, features: dict[str, torch.Tensor], proposals: list[Instances], stage: int
+    ) -> _Predictions:
+        """What the predictor of a stage says of the proposals."""
+        maps = [features[name] for name in self.box_in_features]
+        pooled = self.box_pooler(maps, [x.proposal_boxes for x in proposals])
+        if pooled.requires_grad:
+            # The stages share the feature maps: together they count as much as one.
+            pooled.register_hook(lambda grad: grad / self.num_cascade_stages)
+        return self.box_predictor[stage](self.box_head[stage](pooled))
+
+    @torch.no_grad()
+    def _refined(
+        self,
+        stage: int,
+        predictions: _Predictions,
+        proposals: list[Instances],
+    ) -> list[Instances]:
+        """The boxes that a stage predicts, clipped, as proposals of the next one.
+
+        In training empty ones are dropped; at test time each row must keep its place, as the
+        probabilities of all stages are averaged.
+        """
+        refined = []
+        boxes = self.box_predictor[stage].predict_boxes(predictions, proposals)
+        for boxes_i, proposals_i in zip(boxes, proposals, strict=True):
+            assert boxes_i.shape[1] == 4, (
+                f"CascadeROIHeads needs one box per proposal, got {boxes_i.shape[1] // 4}; "
+                f"set cls_agnostic_bbox_reg=True in box_predictors[{stage}]"
+            )
+            clipped = Boxes(boxes_i)  # no_grad: without the gradient of the stage before
+            clipped.clip(proposals_i.image_size)
+            if self.training:
+                clipped = clipped[clipped.nonempty()]
+            refined.append(Instances(proposals_i.image_size, proposal_boxes=clipped))
+        return refined
+
+    @torch.no_grad()
+    def _match_and_label_boxes(
+        self, proposals: list[Instances], stage: int, targets: list[Instances]
+    ) -> None:
+        """Give proposals of a later stage their `gt_classes` and `gt_boxes`, in place."""
+        num_foreground = 0
+        for proposals_i, targets_i in zip(proposals, targets, strict=True):
+            boxes = proposals_i.proposal_boxes
+            iou = pairwise_iou(targets_i.gt_boxes, boxes)
+            matches, labels = self.proposal_matchers[stage](iou)
+            if len(targets_i) > 0:
+                classes = targets_i.gt_classes[matches]
+                classes[labels == 0] = self.num_classes
+                gt_boxes = targets_i.gt_boxes[matches]
+            else:
+                classes = torch.full_like(matches, self.num_classes)
+                gt_boxes = Boxes(torch.zeros_like(boxes.tensor))
+            proposals_i.gt_classes = classes
+            proposals_i.gt_boxes = gt_boxes
+            num_foreground += int((labels == 1).sum())
+        total = sum(map(len, proposals))
+        storage = get_event_storage()
+        with storage.name_scope(f"stage{stage}"):
+            storage.put_scalar("roi_head/num_fg_samples", num_foreground / len(proposals))
+            storage.put_scalar("roi_head/num_bg_samples", (total - num_foreground) / len(proposals))

@@ -1,0 +1,494 @@
+"""Boxes, masks and labels drawn on an image, with Pillow alone."""
+
+import colorsys
+import os
+from collections.abc import Sequence
+from enum import Enum, unique
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_util
+import torch
+from PIL import Image, ImageColor, ImageDraw, ImageFilter, ImageFont
+
+from detectron2._missing import missing_names
+from detectron2.structures import (
+    BitMasks,
+    Boxes,
+    BoxMode,
+    Instances,
+    PolygonMasks,
+    polygons_to_bitmask,
+)
+
+__all__ = ["ColorMode", "VisImage", "Visualizer"]
+
+__getattr__ = missing_names(__name__, {"GenericMask", "random_color"})
+
+Color = str | Sequence[float]  # a name, "#rrggbb", or red, green and blue in [0, 1]
+
+_LETTERS = dict(
+    b="blue", g="green", r="red", c="cyan", m="magenta", y="yellow", k="black", w="white"
+)
+_GOLDEN_RATIO = 0.618034
+_SMALL_AREA = 1000  # square pixels; a label would cover an object as small as this
+_SMALL_HEIGHT = 40
+_PIXELS_PER_POINT = 100 / 72  # font sizes are points at 100 dots per inch
+
+
+@unique
+class ColorMode(Enum):
+    """How instances are coloured."""
+
+    IMAGE = 0
+    """Every instance has a colour of its own."""
+    SEGMENTATION = 1
+    """Instances of a class have nearly the same colour, from `metadata.thing_colors`."""
+    IMAGE_BW = 2
+    """As IMAGE, and the image is grey where there is no mask."""
+
+
+class VisImage:
+    """An image that is being drawn on.
+
+    Args:
+        img: (H, W, 3) RGB, uint8.
+        scale: size of the picture in sizes of the image.
+    """
+
+    def __init__(self, img: np.ndarray, scale: float = 1.0) -> None:
+        self.img = img
+        self.scale = scale
+        self.height, self.width = img.shape[:2]
+        # the hundredth saves the last pixel of products such as 0.29 * 100
+        size = [max(1, int(side * scale + 0.01)) for side in (self.width, self.height)]
+        self.canvas = Image.fromarray(img).resize(size, Image.Resampling.BILINEAR)
+
+    def get_image(self) -> np.ndarray:
+        """A copy of the picture, (H * scale, W * scale, 3) RGB, uint8."""
+        return np.array(self.canvas)
+
+    def save(self, filepath: str | os.PathLike) -> None:
+        """Write the picture; the file name's ending gives the format."""
+        self.canvas.save(filepath)
+
+
+class Visualizer:
+    """Draws detections or annotations. Every method returns the picture as far as it is drawn.
+
+    Coordinates are in pixels of the image, whatever the scale of the picture.
+
+    Args:
+        img_rgb: (H, W, 3) RGB in [0, 255].
+        metadata: of the dataset; gives `thing_classes` for labels and `thing_colors`.
+        scale: size of the picture in sizes of the image.
+        instance_mode: how instances are coloured.
+        font_size_scale: factor of the size of labels.
+
+    Raises:
+        ValueError: `img_rgb` has another shape.
+    """
+
+    def __init__(
+        self,
+        img_rgb: np.ndarray,
+        metadata: Any = None,
+        scale: float = 1.0,
+        instance_mode: ColorMode = ColorMode.IMAGE,
+        font_size_scale: float = 1.0,
+    ) -> None:
+        self.img = np.asarray(img_rgb).clip(0, 255).astype(np.uint8)
+        if self.img.ndim != 3 or self.img.shape[2] != 3:
+            raise ValueError(f"img_rgb must be (H, W, 3) in RGB, got shape {self.img.shape}")
+        self.metadata = metadata
+        self.output = VisImage(self.img, scale)
+        self._instance_mode = instance_mode
+        side = (self.output.height * self.output.width) ** 0.5
+        self._font_size = max(side // 90, 10 // scale) * font_size_scale
+        self._line_width = max(1, round(max(self._font_size / 4, 1) * scale))
+        self._num_colors = 0
+        self._jitter = np.random.default_rng(0)  # leaves the random numbers of a training alone
+
+    def get_output(self) -> VisImage:
+        """The picture as far as it is drawn."""
+        return self.output
+
+    def draw_instance_predictions(self, predictions: Instances, jittering: bool = True) -> VisImage:
+        """Draw detections.
+
+        Args:
+            predictions: any of `pred_boxes`, `pred_classes`, `scores` and `pred_masks` (N, H, W)
+                bool, in the size of the image.
+            jittering: whether instances of a class differ a little in SEGMENTATION mode.
+        """
+        found = predictions.get_fields()
+        classes = found["pred_classes"].tolist() if "pred_classes" in found else None
+        names, scores = self._meta("thing_classes"), found.get("scores")
+        masks = found.get("pred_masks")
+        if self._instance_mode is ColorMode.IMAGE_BW and masks is not None:
+            self._grey_outside(self._bitmaps(masks))
+        return self.overlay_instances(
+            boxes=found.get("pred_boxes"),
+            labels=_create_text_labels(classes, scores, names),
+            masks=masks,
+            assigned_colors=self._class_colors(classes, jittering),
+            alpha={ColorMode.SEGMENTATION: 0.8, ColorMode.IMAGE_BW: 0.3}.get(
+                self._instance_mode, 0.5
+            ),
+        )
+
+    def draw_dataset_dict(self, dic: dict[str, Any]) -> VisImage:
+        """Draw the annotations of an image, crowds among them.
+
+        Args:
+            dic: standard dataset dict whose `annotations` are in pixels of the image.
+        """
+        annos = dic.get("annotations", [])
+        if not annos:
+            return self.output
+        classes = [anno["category_id"] for anno in annos]
+        boxes = [
+            BoxMode.convert(anno["bbox"], anno["bbox_mode"], BoxMode.XYXY_ABS) for anno in annos
+        ]
+        crowd = [anno.get("iscrowd", 0) for anno in annos]
+        has_masks = all("segmentation" in anno for anno in annos)
+        return self.overlay_instances(
+            boxes=boxes,
+            labels=_create_text_labels(classes, None, self._meta("thing_classes"), crowd),
+            masks=[anno["segmentation"] for anno in annos] if has_masks else None,
+            assigned_colors=self._class_colors(classes, jittering=True),
+        )
+
+    def overlay_instances(
+        self,
+        *,
+        boxes: Boxes | np.ndarray | torch.Tensor | Sequence | None = None,
+        labels: Sequence[str] | None = None,
+        masks: BitMasks | PolygonMasks | np.ndarray | torch.Tensor | Sequence | None = None,
+        keypoints: None = None,
+        assigned_colors: Sequence[Color] | None = None,
+        alpha: float = 0.5,
+    ) -> VisImage:
+        """Draw N instances, large ones below small ones and labels above all.
+
+        Args:
+            boxes: (N, 4) corners x0, y0, x1, y1.
+            labels: N texts.
+            masks: (N, H, W) nonzero inside, or per instance polygons, an RLE dict or such a mask.
+            keypoints: must be None.
+            assigned_colors: N colours; by default every instance gets a new one.
+            alpha: opacity of masks, 0 to 1.
+
+        Raises:
+            NotImplementedError: for keypoints.
+            ValueError: boxes or masks have another shape, or the arguments differ in length.
+        """
+        if keypoints is not None:
+            raise NotImplementedError(
+                "keypoints are not part of detectron2-lite; install upstream Detectron2 for them"
+            )
+        corners = None if boxes is None else _corners(boxes)
+        bitmaps = None if masks is None else self._bitmaps(masks)
+        given = dict(boxes=corners, masks=bitmaps, labels=labels, assigned_colors=assigned_colors)
+        lengths = {name: len(values) for name, values in given.items() if values is not None}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"boxes, masks, labels and colours must be as many, got {lengths}")
+        count = max(lengths.values(), default=0)
+        colors = self._new_colors(count) if assigned_colors is None else assigned_colors
+        order = np.argsort(-_areas(corners, bitmaps, count), kind="stable")
+        for i in order:
+            if bitmaps is not None:
+                self.draw_binary_mask(bitmaps[i], colors[i], alpha=alpha, area_threshold=0)
+            if corners is not None:
+                self.draw_box(corners[i], edge_color=colors[i])
+        for i in order if labels is not None else []:
+            self._draw_label(
+                labels[i],
+                None if corners is None else corners[i],
+                None if bitmaps is None else bitmaps[i],
+                colors[i],
+            )
+        return self.output
+
+    def draw_box(
+        self,
+        box_coord: Sequence[float],
+        alpha: float = 0.5,
+        edge_color: Color = "g",
+        line_style: str = "-",
+    ) -> VisImage:
+        """Draw the outline of a box.
+
+        Args:
+            box_coord: x0, y0, x1, y1.
+            alpha: opacity, 0 to 1.
+            edge_color: colour of the line.
+            line_style: for upstream's calls; lines are always solid.
+        """
+        x0, y0, x1, y1 = (float(v) * self.output.scale for v in box_coord)
+        if x1 >= x0 and y1 >= y0:
+            self._pen().rectangle(
+                (x0, y0, x1, y1), outline=_rgba(edge_color, alpha), width=self._line_width
+            )
+        return self.output
+
+    def draw_text(
+        self,
+        text: str,
+        position: Sequence[float],
+        *,
+        font_size: float | None = None,
+        color: Color = "g",
+        horizontal_alignment: str = "center",
+        rotation: float = 0,
+    ) -> VisImage:
+        """Write on a dark ground; a text that would leave the picture is moved inside.
+
+        Args:
+            text: what to write.
+            position: x and y of the upper side of the text.
+            font_size: in points of the image; by default from the size of the image.
+            color: mixed with white, to be read well.
+            horizontal_alignment: which part of the text is at x: "left", "center" or "right".
+            rotation: in degrees, counter-clockwise.
+
+        Raises:
+            ValueError: unknown alignment.
+        """
+        shares = {"left": 0.0, "center": 0.5, "right": 1.0}
+        if horizontal_alignment not in shares:
+            raise ValueError(
+                f"horizontal_alignment must be one of {[*shares]}, got {horizontal_alignment!r}"
+            )
+        points = (font_size or self._font_size) * self.output.scale
+        tile = _text_tile(text, max(1.0, points * _PIXELS_PER_POINT), color)
+        if rotation:
+            tile = tile.rotate(rotation, Image.Resampling.BICUBIC, expand=True)
+        canvas = self.output.canvas
+        x, y = (float(v) * self.output.scale for v in position)
+        x -= shares[horizontal_alignment] * tile.width
+        corner = (
+            int(max(0, min(x, canvas.width - tile.width))),
+            int(max(0, min(y, canvas.height - tile.height))),
+        )
+        canvas.paste(tile, corner, tile)
+        return self.output
+
+    def draw_polygon(
+        self,
+        segment: np.ndarray,
+        color: Color,
+        edge_color: Color | None = None,
+        alpha: float = 0.5,
+    ) -> VisImage:
+        """Fill a polygon.
+
+        Args:
+            segment: (n, 2) points x, y.
+            color: of the inside.
+            edge_color: of the outline; by default `color`.
+            alpha: opacity of the inside, 0 to 1.
+        """
+        points = (np.asarray(segment, dtype=float).reshape(-1, 2) * self.output.scale).tolist()
+        self._pen().polygon(
+            [tuple(point) for point in points],
+            fill=_rgba(color, alpha),
+            outline=_rgba(edge_color or color, 1.0),
+        )
+        return self.output
+
+    def draw_binary_mask(
+        self,
+        binary_mask: np.ndarray,
+        color: Color | None = None,
+        *,
+        edge_color: Color | None = None,
+        text: str | None = None,
+        alpha: float = 0.5,
+        area_threshold: float = 10,
+    ) -> VisImage:
+        """Fill a mask and draw its outline.
+
+        Args:
+            binary_mask: (H, W), nonzero inside, in the size of the image.
+            color: of the inside; by default a new one.
+            edge_color: of the outline; by default `color`.
+            text: written in the middle of the mask.
+            alpha: opacity of the inside, 0 to 1.
+            area_threshold: a mask of fewer pixels is not drawn.
+
+        Raises:
+            ValueError: the mask has not the size of the image.
+        """
+        bitmap = self._bitmap(binary_mask)
+        if not bitmap.any() or bitmap.sum() < area_threshold:
+            return self.output
+        color = self._new_colors(1)[0] if color is None else color
+        canvas = self.output.canvas
+        inside = Image.fromarray(bitmap.astype(np.uint8) * 255).resize(canvas.size)
+        left, top, right, bottom = inside.getbbox() or (0, 0, 1, 1)
+        # one pixel of nothing around, so that an object at the border has its outline there too
+        box = (left - 1, top - 1, right + 1, bottom + 1)
+        inside = inside.crop(box)
+        core = np.asarray(inside.filter(ImageFilter.MinFilter(3)))
+        outline = Image.fromarray(np.asarray(inside) - core)
+        canvas.paste(_rgb(color), box, inside.point(lambda value: round(value * alpha)))
+        canvas.paste(_rgb(edge_color or color), box, outline)
+        if text is not None:
+            self.draw_text(text, _middle(bitmap), color=color)
+        return self.output
+
+    def _draw_label(
+        self, text: str, corners: np.ndarray | None, bitmap: np.ndarray | None, color: Color
+    ) -> None:
+        if corners is not None:
+            place = self._label_corner(corners)
+            self.draw_text(text, place, color=color, horizontal_alignment="left")
+        elif bitmap is not None and bitmap.any():
+            self.draw_text(text, _middle(bitmap), color=color)
+
+    def _label_corner(self, corners: np.ndarray) -> tuple[float, float]:
+        """The upper left corner of a box, or a corner outside of a small one."""
+        x0, y0, x1, y1 = corners.tolist()
+        scale = self.output.scale
+        area, height = (x1 - x0) * (y1 - y0), y1 - y0
+        if area >= _SMALL_AREA * scale and height >= _SMALL_HEIGHT * scale:
+            return x0, y0
+        return (x1, y0) if y1 >= self.output.height - 5 else (x0, y1)
+
+    def _grey_outside(self, bitmaps: Sequence[np.ndarray]) -> None:
+        outside = ~np.any([np.zeros(self.img.shape[:2], dtype=bool), *bitmaps], axis=0)
+        canvas = self.output.canvas
+        where = Image.fromarray(outside.astype(np.uint8) * 255).resize(canvas.size)
+        canvas.paste(canvas.convert("L").convert("RGB"), (0, 0), where)
+
+    def _bitmaps(self, masks: Any) -> list[np.ndarray]:
+        """Masks of any accepted kind as (H, W) bool arrays."""
+        masks = masks.tensor if isinstance(masks, BitMasks) else masks
+        masks = masks.cpu().numpy() if isinstance(masks, torch.Tensor) else masks
+        return [self._bitmap(mask) for mask in masks]
+
+    def _bitmap(self, mask: Any) -> np.ndarray:
+        height, width = self.img.shape[:2]
+        if isinstance(mask, dict):
+            uncompressed = isinstance(mask["counts"], list)
+            rle = mask_util.frPyObjects(mask, *mask["size"]) if uncompressed else mask
+            mask = mask_util.decode(rle)
+        elif isinstance(mask, list):
+            mask = polygons_to_bitmask([np.asarray(polygon) for polygon in mask], height, width)
+        bitmap = np.asarray(mask.cpu() if isinstance(mask, torch.Tensor) else mask) != 0
+        if bitmap.shape != (height, width):
+            raise ValueError(
+                f"a mask must have the size of the image, {(height, width)}, got {bitmap.shape}"
+            )
+        return bitmap
+
+    def _new_colors(self, count: int) -> list[Color]:
+        """Colours that differ from each other and from those before them."""
+        first = self._num_colors
+        self._num_colors += count
+        return [
+            colorsys.hsv_to_rgb(i * _GOLDEN_RATIO % 1, 0.85 - 0.25 * (i % 2), 1.0)
+            for i in range(first, first + count)
+        ]
+
+    def _class_colors(self, classes: Sequence[int] | None, jittering: bool) -> list[Color] | None:
+        """In SEGMENTATION mode the colour of each instance's class, if the metadata has them."""
+        palette = self._meta("thing_colors")
+        if self._instance_mode is not ColorMode.SEGMENTATION or not palette or classes is None:
+            return None
+        colors = np.array([palette[k] for k in classes], dtype=float).reshape(-1, 3) / 255
+        if jittering:
+            colors += self._jitter.uniform(-0.15, 0.15, colors.shape)
+        return colors.clip(0, 1).tolist()
+
+    def _meta(self, key: str) -> Any:
+        return getattr(self.metadata, key, None)
+
+    def _pen(self) -> ImageDraw.ImageDraw:
+        """Draws half transparent colours onto what is there."""
+        return ImageDraw.Draw(self.output.canvas, "RGBA")
+
+
+def _create_text_labels(
+    classes: Sequence[int] | None,
+    scores: Sequence[float] | None,
+    class_names: Sequence[str] | None,
+    is_crowd: Sequence[int] | None = None,
+) -> list[str] | None:
+    """One label such as "cat 88%" or "cat|crowd" per instance.
+
+    Args:
+        classes: class indices; None where only the scores are known.
+        scores: in [0, 1].
+        class_names: by class index; without them the label has the index.
+        is_crowd: nonzero for crowds.
+
+    Returns:
+        N labels; None if there is neither a class nor a score.
+    """
+    if classes is None and scores is None:
+        return None
+    percent = None if scores is None else [f"{float(score):.0%}" for score in scores]
+    if classes is None:
+        return percent
+    labels = [class_names[k] if class_names else str(k) for k in classes]
+    if percent is not None:
+        labels = [f"{label} {p}" for label, p in zip(labels, percent, strict=True)]
+    if is_crowd is not None:
+        marks = ["|crowd" if crowd else "" for crowd in is_crowd]
+        labels = [label + mark for label, mark in zip(labels, marks, strict=True)]
+    return labels
+
+
+def _corners(boxes: Boxes | np.ndarray | torch.Tensor | Sequence) -> np.ndarray:
+    boxes = boxes.tensor if isinstance(boxes, Boxes) else boxes
+    boxes = boxes.detach().cpu() if isinstance(boxes, torch.Tensor) else boxes
+    array = np.asarray(boxes, dtype=float)
+    if array.size == 0:
+        return array.reshape(-1, 4)[:0]
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"boxes must be (N, 4) corners x0, y0, x1, y1, got shape {array.shape}")
+    return array
+
+
+def _areas(
+    corners: np.ndarray | None, bitmaps: Sequence[np.ndarray] | None, count: int
+) -> np.ndarray:
+    """(N,) areas of the boxes or else of the masks."""
+    if corners is not None:
+        return np.prod(corners[:, 2:] - corners[:, :2], axis=1)
+    return np.array([bitmap.sum() for bitmap in bitmaps or np.zeros(count)], dtype=float)
+
+
+def _middle(bitmap: np.ndarray) -> tuple[float, float]:
+    """Median x and y of the pixels of a mask."""
+    y, x = np.nonzero(bitmap)
+    return float(np.median(x)), float(np.median(y))
+
+
+def _text_tile(text: str, size: float, color: Color) -> Image.Image:
+    """`text` on a ground of black that is nearly opaque."""
+    font = ImageFont.load_default(size)
+    left, top, right, bottom = font.getbbox(text)
+    pad = max(1, round(size / 8))
+    width, height = int(right - left) + 2 * pad, int(bottom - top) + 2 * pad
+    tile = Image.new("RGBA", (width, height), (0, 0, 0, 204))
+    pale = tuple((value + 2 * 255) // 3 for value in _rgb(color))
+    ImageDraw.Draw(tile).text((pad - left, pad - top), text, fill=pale, font=font)
+    return tile
+
+
+def _rgb(color: Color) -> tuple[int, int, int]:
+    if isinstance(color, str):
+        return ImageColor.getrgb(_LETTERS.get(color, color))[:3]
+    if not all(0 <= value <= 1 for value in color):
+        raise ValueError(
+            f"a colour must be a name or red, green and blue in [0, 1], got {tuple(color)}"
+        )
+    red, green, blue = (round(255 * float(value)) for value in color[:3])
+    return red, green, blue
+
+
+def _rgba(color: Color, alpha: float) -> tuple[int, int, int, int]:
+    return *_rgb(color), round(255 * alpha)

@@ -1,0 +1,36 @@
+#!/usr/bin/env python
+"""List all problems of a dataset in COCO format; exits with 1 if there are any.
+
+python tools/check_dataset.py mine/train.json mine/images
+"""
+
+import argparse
+
+from mimdet.data.checks import check_coco_dataset
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the command line, check and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("json_file", help="annotations")
+    parser.add_argument("image_root", help="folder of the images")
+    parser.add_argument(
+        "--no-decode", action="store_true", help="only look whether the images exist; fast"
+    )
+    args = parser.parse_args(argv)
+    count = 0
+    try:
+        for problem in check_coco_dataset(args.json_file, args.image_root, not args.no_decode):
+            print(problem)
+            count += 1
+    except FileNotFoundError as e:
+        parser.error(f"{args.json_file} must be an annotation file: {e}")
+    print(f"{args.json_file}: {count} problems")
+    if count:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
