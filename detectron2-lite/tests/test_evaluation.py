@@ -29,7 +29,7 @@ from detectron2.evaluation import (
 )
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.evaluation.testing import flatten_results_dict
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, ROIMasks
 
 # pycocotools 2.0.11 decodes masks by a protocol that numpy 2 has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -120,12 +120,12 @@ def assert_results(actual: dict, expected: dict) -> None:
         assert dict(actual[task]) == pytest.approx(metrics, rel=1e-6, nan_ok=True)
 
 
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("name", GOLDEN["runs"])
-def test_coco_metrics_equal_stored_results(name, dataset, tmp_path):
+def test_coco_metrics_equal_stored_results(name, fast, dataset, tmp_path):
     run = GOLDEN["runs"][name]
-    evaluator = COCOEvaluator(
-        dataset, distributed=False, output_dir=str(tmp_path), **run["arguments"]
-    )
+    arguments = {**run["arguments"], "use_fast_impl": fast}
+    evaluator = COCOEvaluator(dataset, distributed=False, output_dir=str(tmp_path), **arguments)
     predictions = [] if name == "no_predictions" else PREDICTIONS
     results = run_evaluator(evaluator, golden_batches(predictions))
     assert_results(results, run["results"])
@@ -374,18 +374,137 @@ def test_log_lines_hold_the_tables(small, tmp_path):
     assert re.search(r"\| person +\| 50.495 \| dog +\| nan +\|", text)
 
 
+def crowded_ground_truth(random: np.random.RandomState) -> dict:
+    """40 images of 100 x 100 with eight ellipses of three classes each, a few of them crowds."""
+    angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+    annotations = []
+    for index in range(320):
+        centre, radius = random.uniform(20, 80, 2), random.uniform(2, 20, 2)
+        points = centre + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        annotations.append(
+            {
+                "id": index + 1,
+                "image_id": index // 8 + 1,
+                "category_id": int(random.choice([3, 7, 8])),
+                "bbox": [*(centre - radius), *(2 * radius)],
+                "area": float(3 * radius.prod()),
+                "iscrowd": int(random.rand() < 0.05),
+                "segmentation": [points.reshape(-1).tolist()],
+            }
+        )
+    names = {3: "person", 7: "dog", 8: "cat"}
+    return {
+        "images": [
+            {"id": i, "file_name": f"{i}.png", "height": 100, "width": 100} for i in range(1, 41)
+        ],
+        "categories": [{"id": i, "name": name} for i, name in names.items()],
+        "annotations": annotations,
+    }
+
+
+def noisy_detections(annotations: list[dict], random: np.random.RandomState) -> Instances:
+    """Five detections near each object, a fifth of them of a random class; scores have ties."""
+    boxes = np.array([a["bbox"] for a in annotations]).repeat(5, axis=0)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes += random.normal(0, 2, boxes.shape)
+    classes = np.array([[3, 7, 8].index(a["category_id"]) for a in annotations]).repeat(5)
+    classes = np.where(random.rand(len(boxes)) < 0.8, classes, random.randint(3, size=len(boxes)))
+    instances = Instances((100, 100))
+    instances.pred_boxes = Boxes(boxes)
+    instances.pred_boxes.clip((100, 100))
+    instances.scores = torch.from_numpy(random.rand(len(boxes)).round(2))
+    instances.pred_classes = torch.from_numpy(classes)
+    masks = ROIMasks(torch.from_numpy(random.uniform(0.3, 1, (len(boxes), 7, 7))).float())
+    instances.pred_masks = masks.to_bitmasks(instances.pred_boxes, 100, 100).tensor
+    return instances
+
+
 @pytest.mark.lite
-def test_the_fast_implementation_is_declined_by_a_message_that_appears_once(small, monkeypatch):
-    calls = []
-    name = "detectron2.evaluation.coco_evaluation.log_first_n"
-    monkeypatch.setattr(name, lambda *args, **kwargs: calls.append((args, kwargs)))
+@pytest.mark.parametrize("max_dets", [None, 5])
+def test_both_implementations_give_the_same_numbers(max_dets, tmp_path, capsys):
+    pytest.importorskip("faster_coco_eval")
+    random = np.random.RandomState(0)
+    truth = crowded_ground_truth(random)
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    batches = []
+    for image in truth["images"]:
+        annotations = [a for a in truth["annotations"] if a["image_id"] == image["id"]]
+        batches.append(
+            ([{"image_id": image["id"]}], [{"instances": noisy_detections(annotations, random)}])
+        )
+    results, summaries = {}, {}
+    with registered(tmp_path / "gt.json") as name:
+        for fast in (False, True):
+            evaluator = COCOEvaluator(
+                name, distributed=False, max_dets_per_image=max_dets, use_fast_impl=fast
+            )
+            results[fast] = run_evaluator(evaluator, batches)
+            lines = capsys.readouterr().out.splitlines()
+            summaries[fast] = [line for line in lines if line.startswith(" Average")]
+    assert list(results[True]) == list(results[False]) == ["bbox", "segm"]
+    for task, expected in results[False].items():
+        assert 1 < expected["AP"] < 99
+        assert list(results[True][task]) == list(expected)
+        assert dict(results[True][task]) == pytest.approx(expected, rel=0, abs=1e-12, nan_ok=True)
+    assert summaries[True] == summaries[False] and len(summaries[True]) == 24
+
+
+@pytest.mark.lite
+@pytest.mark.parametrize(
+    ("fast", "said"), [(False, r" official .*\(pycocotools 2"), (True, "unofficial .*faster-coco")]
+)
+def test_the_log_says_which_implementation_evaluates(fast, said, small):
+    if fast:
+        pytest.importorskip("faster_coco_eval")
+    evaluator = COCOEvaluator(small, distributed=False, use_fast_impl=fast)
+    with captured("detectron2") as records:
+        run_evaluator(evaluator, [([{"image_id": 1}], [detection()])])
+    assert re.search(f"Evaluating predictions with {said.strip()}", messages(records))
+
+
+@pytest.mark.lite
+def test_without_the_fast_package_pycocotools_evaluates_and_the_log_names_the_package(
+    small, monkeypatch
+):
+    said = []
+    module = "detectron2.evaluation.coco_evaluation"
+    monkeypatch.setattr(f"{module}.log_first_n", lambda level, text, **options: said.append(text))
+    monkeypatch.setattr(f"{module}.importlib.util.find_spec", lambda name: None)
     COCOEvaluator(small, distributed=False, use_fast_impl=False)
-    assert calls == []
-    COCOEvaluator(small, distributed=False, use_fast_impl=True)
-    (((level, message), options),) = calls
-    assert level == logging.INFO
-    assert "use_fast_impl has no effect" in message
-    assert options.get("n", 1) == 1
+    assert said == []
+    evaluator = COCOEvaluator(small, distributed=False, use_fast_impl=True)
+    assert len(said) == 1 and "faster-coco-eval" in said[0]
+    with captured("detectron2") as records:
+        run_evaluator(evaluator, [([{"image_id": 1}], [detection()])])
+    assert "with official COCO API... (pycocotools" in messages(records)
+
+
+@pytest.mark.lite
+def test_image_ids_that_are_text_are_left_to_pycocotools(tmp_path):
+    truth = json.loads(write_ground_truth(tmp_path / "gt.json").read_text())
+    for image in truth["images"]:
+        image["id"] = f"image {image['id']}"
+    for annotation in truth["annotations"]:
+        annotation["image_id"] = f"image {annotation['image_id']}"
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    with registered(tmp_path / "gt.json") as name:
+        evaluator = COCOEvaluator(name, distributed=False)
+        results = run_evaluator(evaluator, [([{"image_id": "image 1"}], [detection()])])
+    assert results["bbox"]["AP"] == pytest.approx(100 * 51 / 101)
+
+
+@pytest.mark.lite
+def test_masks_kept_in_their_boxes_give_the_entries_of_full_size_masks():
+    instances = noisy_detections(
+        crowded_ground_truth(np.random.RandomState(0))["annotations"][:8], np.random.RandomState(1)
+    )
+    regions = ROIMasks(torch.rand(len(instances), 14, 14))
+    pasted = regions.to_bitmasks(instances.pred_boxes, 100, 100).tensor
+    instances.pred_masks = pasted
+    expected = instances_to_coco_json(instances, 5)
+    instances.pred_masks = regions
+    assert instances_to_coco_json(instances, 5) == expected
+    assert instances_to_coco_json(instances[:0], 5) == []
 
 
 def test_nothing_processed_gives_no_results(small):

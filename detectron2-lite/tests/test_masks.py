@@ -4,10 +4,12 @@ import copy
 
 import golden_data as golden
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 import torch
 
 from detectron2.layers import paste_masks_in_image
+from detectron2.layers.mask_ops import paste_masks_as_runs
 from detectron2.structures import BitMasks, Boxes, PolygonMasks, ROIMasks, polygons_to_bitmask
 
 # pycocotools 2.0.11 converts its decoded masks by an interface that numpy 2 deprecates.
@@ -410,3 +412,58 @@ def test_roi_masks_must_have_three_dimensions():
 def test_the_error_for_roi_masks_gives_the_shape():
     with pytest.raises(ValueError, match=r"\(N, M, M\), got \(3, 1, 4, 4\)"):
         ROIMasks(torch.zeros(3, 1, 4, 4))
+
+
+# -------------------------------------------------------------------------------- RLE of regions
+
+# Inside, over each border, the whole image, all of the height, beyond the image, and no area.
+REGION_BOXES = [
+    [5, 5, 20.5, 20],
+    [-5, 3, 10.5, 12.2],
+    [30, 20, 60, 70],
+    [0, 0, 40, 30],
+    [-9, -9, 60, 60],
+    [10, -4, 14, 40],
+    [50, 0, 60, 10],
+    [7, 7, 7, 12],
+]
+
+
+@pytest.mark.lite
+@pytest.mark.parametrize("threshold", [0.5, 0.2, 0.0])
+@pytest.mark.parametrize("full", [False, True], ids=["noise", "full"])
+def test_rle_of_regions_is_that_of_their_bitmaps(full, threshold):
+    boxes = Boxes(REGION_BOXES)
+    masks = torch.ones(8, 28, 28) if full else torch.rand(8, 28, 28)
+    bitmaps = ROIMasks(masks).to_bitmasks(boxes, 30, 40, threshold).tensor
+    expected = mask_util.encode(np.asfortranarray(bitmaps.permute(1, 2, 0).numpy(), dtype=np.uint8))
+    assert ROIMasks(masks).to_rle(boxes, 30, 40, threshold) == expected
+
+
+@pytest.mark.lite
+def test_rle_of_a_region_of_many_pixels_is_that_of_its_bitmap():
+    boxes = Boxes([[0, 0, 500, 400], [3.3, 100.7, 490, 350]])
+    masks = ROIMasks(torch.rand(2, 28, 28))
+    bitmaps = masks.to_bitmasks(boxes, 400, 500).tensor
+    expected = mask_util.encode(np.asfortranarray(bitmaps.permute(1, 2, 0).numpy(), dtype=np.uint8))
+    assert masks.to_rle(boxes, 400, 500) == expected
+
+
+@pytest.mark.lite
+def test_rle_of_no_regions_is_an_empty_list():
+    assert ROIMasks(torch.zeros(0, 28, 28)).to_rle(Boxes(torch.zeros(0, 4)), 30, 40) == []
+
+
+@pytest.mark.lite
+def test_run_lengths_by_hand():
+    boxes = torch.tensor([[1.0, 1, 3, 4], [0, 0, 3, 5], [2, 0, 2, 5]])
+    runs = paste_masks_as_runs(torch.ones(3, 2, 2), boxes, (5, 3))
+    assert [lengths.tolist() for lengths in runs] == [[6, 3, 2, 3, 1], [0, 15], [15]]
+
+
+@pytest.mark.lite
+def test_run_lengths_need_square_masks_and_a_box_for_each():
+    with pytest.raises(AssertionError, match="square"):
+        paste_masks_as_runs(torch.zeros(1, 4, 5), torch.zeros(1, 4), (4, 4))
+    with pytest.raises(AssertionError, match="2 masks and 1 boxes"):
+        paste_masks_as_runs(torch.zeros(2, 4, 4), torch.zeros(1, 4), (4, 4))

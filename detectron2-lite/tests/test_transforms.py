@@ -104,6 +104,70 @@ def test_resize_keeps_dtype_and_channel_axis(channels, dtype):
     np.testing.assert_allclose(resized, 7, rtol=1e-6)
 
 
+@pytest.mark.lite
+@pytest.mark.parametrize("size", [(37, 53), (20, 31), (60, 71), (80, 20), (1, 1), (9, 300)])
+@pytest.mark.parametrize("channels", [(), (1,), (3,), (4,)])
+def test_fast_bilinear_is_within_one_grey_level_of_pillow(size, channels):
+    rng = np.random.RandomState(0)
+    image = rng.randint(0, 256, (37, 53, *channels)).astype(np.uint8)
+    image[:9] = 255  # saturated, where overshooting would show
+    expected = T.ResizeTransform(37, 53, *size).apply_image(image)
+    actual = T.ResizeTransform(37, 53, *size, "fast_bilinear").apply_image(image)
+    assert actual.shape == expected.shape and actual.dtype == np.uint8
+    assert np.abs(actual.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.lite
+@pytest.mark.parametrize(
+    "view",
+    [lambda a: a[:, ::-1], lambda a: a[::-1], lambda a: a[:, :, ::-1], lambda a: a[5:30, 3:40]],
+    ids=["mirrored", "upside down", "BGR", "cropped"],
+)
+def test_fast_bilinear_takes_any_view_even_read_only(view):
+    image = random_image(37, 53)
+    image.setflags(write=False)
+    seen = view(image)
+    tfm = T.ResizeTransform(*seen.shape[:2], 60, 71, "fast_bilinear")
+    np.testing.assert_array_equal(tfm.apply_image(seen), tfm.apply_image(seen.copy()))
+
+
+@pytest.mark.lite
+def test_fast_bilinear_changes_neither_labels_nor_floats_nor_points():
+    usual, fast = (T.ResizeTransform(37, 53, 20, 31, i) for i in (None, "fast_bilinear"))
+    labels = random_image(37, 53)[:, :, 0]
+    np.testing.assert_array_equal(fast.apply_segmentation(labels), usual.apply_segmentation(labels))
+    image = labels.astype(np.float32)
+    np.testing.assert_array_equal(fast.apply_image(image), usual.apply_image(image))
+    points = np.array([[3.0, 4.0]])
+    np.testing.assert_array_equal(fast.apply_coords(points.copy()), usual.apply_coords(points))
+    assert fast.inverse().interp == "fast_bilinear"
+
+
+@pytest.mark.lite
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda interp: T.Resize((60, 71), interp),
+        lambda interp: T.RandomResize([(60, 71)], interp),
+        lambda interp: T.ResizeShortestEdge(60, interp=interp),
+        lambda interp: T.ResizeScale(1.0, 1.0, 60, 71, interp),
+    ],
+)
+def test_every_resizing_augmentation_can_be_fast(make):
+    image = random_image(37, 53)
+    tfm = make("fast_bilinear").get_transform(image)
+    assert tfm.interp == "fast_bilinear"
+    usual = make(Image.BILINEAR).get_transform(image)
+    difference = tfm.apply_image(image).astype(int) - usual.apply_image(image)
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.lite
+def test_an_unknown_name_of_a_filter_is_an_error():
+    with pytest.raises(ValueError, match="'fast_bilinear', got 'bilinear'"):
+        T.ResizeTransform(6, 8, 3, 5, "bilinear")
+
+
 @pytest.mark.lite  # torch warns upstream that the image cannot be written to
 def test_resize_accepts_mirrored_and_read_only_images():
     image = random_image(6, 8).astype(np.float32)

@@ -1,5 +1,7 @@
 """COCO metrics for boxes and masks."""
 
+import importlib.metadata
+import importlib.util
 import itertools
 import json
 import logging
@@ -17,7 +19,7 @@ from tabulate import tabulate
 
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json, load_coco_api
-from detectron2.structures import BoxMode, Instances
+from detectron2.structures import BoxMode, Instances, ROIMasks
 from detectron2.utils import comm
 from detectron2.utils.file_io import atomic_write
 from detectron2.utils.logger import create_small_table, log_first_n
@@ -43,7 +45,9 @@ class COCOEvaluator(DatasetEvaluator):
         output_dir: folder for `instances_predictions.pth` (classes from 0) and
             `coco_instances_results.json` (category ids of the data set); None writes nothing.
         max_dets_per_image: predictions per image that count, by score; None means 100 as in COCO.
-        use_fast_impl: accepted for compatibility; pycocotools does the work in any case.
+        use_fast_impl: evaluate with the package faster-coco-eval, which gives the same numbers,
+            where it is installed and image ids are integers; otherwise with pycocotools. The log
+            says which one evaluates.
         kpt_oks_sigmas: accepted for compatibility; keypoints are not evaluated.
         allow_cached_coco: reuse an earlier conversion of a data set without `json_file`.
 
@@ -72,13 +76,6 @@ class COCOEvaluator(DatasetEvaluator):
             raise ValueError(f"tasks must be of {_TASKS}, got {tasks!r}")
         if max_dets_per_image is not None and max_dets_per_image < 1:
             raise ValueError(f"max_dets_per_image must be at least 1, got {max_dets_per_image}")
-        if use_fast_impl:
-            log_first_n(
-                logging.INFO,
-                "use_fast_impl has no effect here: pycocotools evaluates",
-                name=__name__,
-                key="message",
-            )
         self._logger = logging.getLogger(__name__)
         self._tasks = tasks
         self._distributed = distributed
@@ -88,6 +85,7 @@ class COCOEvaluator(DatasetEvaluator):
         self._json_file = self._ground_truth_file(dataset_name, allow_cached_coco)
         self._ground_truth = load_coco_api(self._json_file)
         self._check_ground_truth()
+        self._use_fast_impl = use_fast_impl and self._can_be_fast()
         self._predictions: list[dict[str, Any]] = []
 
     def _ground_truth_file(self, dataset_name: str, allow_cached: bool) -> str:
@@ -102,6 +100,18 @@ class COCOEvaluator(DatasetEvaluator):
         json_file = os.path.join(self._output_dir, f"{dataset_name}_coco_format.json")
         convert_to_coco_json(dataset_name, json_file, allow_cached=allow_cached)
         return json_file
+
+    def _can_be_fast(self) -> bool:
+        if importlib.util.find_spec("faster_coco_eval") is None:
+            log_first_n(
+                logging.INFO,
+                "pycocotools evaluates; the package faster-coco-eval would do so several times as "
+                "fast (pip install 'detectron2[fast]')",
+                name=__name__,
+                key="message",
+            )
+            return False
+        return all(isinstance(image_id, int) for image_id in self._ground_truth.imgs)
 
     def _check_ground_truth(self) -> None:
         """Refuse at once what pycocotools would stumble over after hours of inference."""
@@ -188,7 +198,13 @@ class COCOEvaluator(DatasetEvaluator):
             self._logger.info("Annotations are not available for evaluation.")
             return {}
         self._check_image_ids(results)
-        self._logger.info("Evaluating predictions with official COCO API...")
+        kind, package = (
+            ("unofficial", "faster-coco-eval")
+            if self._use_fast_impl
+            else ("official", "pycocotools")
+        )
+        version = importlib.metadata.version(package)
+        self._logger.info(f"Evaluating predictions with {kind} COCO API... ({package} {version})")
         return OrderedDict(
             (task, self._evaluate_task(task, results, img_ids)) for task in self._tasks_of(results)
         )
@@ -230,7 +246,9 @@ class COCOEvaluator(DatasetEvaluator):
         if not results:
             self._logger.warning("No predictions from the model!")
             return dict.fromkeys(_METRICS, float("nan"))
-        coco_eval = _run_coco_eval(self._ground_truth, results, task, self._max_dets, img_ids)
+        coco_eval = _run_coco_eval(
+            self._ground_truth, results, task, self._max_dets, img_ids, self._use_fast_impl
+        )
         metrics = {
             name: float(100 * value) if value >= 0 else float("nan")
             for name, value in zip(_METRICS, coco_eval.stats, strict=False)
@@ -264,7 +282,8 @@ def instances_to_coco_json(instances: Instances, img_id: int) -> list[dict[str, 
 
     Args:
         instances: N detections on the CPU with `pred_boxes`, `scores`, `pred_classes` and
-            optionally `pred_masks`, (N, H, W), zeros and ones of any type.
+            optionally `pred_masks`, (N, H, W), zeros and ones of any type, or ROIMasks, which are
+            encoded without bitmaps of the image.
         img_id: id of the image.
 
     Returns:
@@ -282,14 +301,18 @@ def instances_to_coco_json(instances: Instances, img_id: int) -> list[dict[str, 
         for category, box, score in columns
     ]
     if instances.has("pred_masks"):
-        for result, rle in zip(results, _encode_masks(instances.pred_masks), strict=True):
+        for result, rle in zip(results, _encode_masks(instances), strict=True):
             result["segmentation"] = rle
     return results
 
 
-def _encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
-    """Run-length encode (N, H, W) masks, all in one call."""
-    rles = mask_util.encode(np.asfortranarray(masks.permute(1, 2, 0).numpy(), dtype=np.uint8))
+def _encode_masks(instances: Instances) -> list[dict[str, Any]]:
+    """Run-length encode the masks of N instances, all in one call."""
+    masks = instances.pred_masks
+    if isinstance(masks, ROIMasks):
+        rles = masks.to_rle(instances.pred_boxes, *instances.image_size)
+    else:
+        rles = mask_util.encode(np.asfortranarray(masks.permute(1, 2, 0).numpy(), dtype=np.uint8))
     for rle in rles:
         rle["counts"] = rle["counts"].decode("ascii")  # json cannot hold bytes
     return rles
@@ -301,6 +324,7 @@ def _run_coco_eval(
     task: str,
     max_dets: int,
     img_ids: Sequence[int] | None,
+    fast: bool,
 ) -> COCOeval:
     """Evaluate one task; the 12 summary lines go to stdout, the numbers are in `.stats`."""
     # Without a box pycocotools takes the area of a mask, not of its box, for small/medium/large.
@@ -308,7 +332,11 @@ def _run_coco_eval(
     detections = [
         {key: value for key, value in result.items() if key != dropped} for result in results
     ]
-    coco_eval = _COCOEval(ground_truth, ground_truth.loadRes(detections), task)
+    implementation = COCOeval
+    if fast:
+        from faster_coco_eval import COCOeval_faster as implementation
+    evaluation_class = type("_COCOEval", (_SummaryOfAnyLimit, implementation), {})
+    coco_eval = evaluation_class(ground_truth, ground_truth.loadRes(detections), task)
     # Sorted by pycocotools: a limit below 10 must stay the last one.
     coco_eval.params.maxDets = [min(1, max_dets), min(10, max_dets), max_dets]
     if img_ids is not None:
@@ -319,8 +347,8 @@ def _run_coco_eval(
     return coco_eval
 
 
-class _COCOEval(COCOeval):
-    """COCOeval whose summary holds for any limit of detections.
+class _SummaryOfAnyLimit:
+    """Mixed into COCOeval: a summary that holds for any limit of detections.
 
     The original looks for 100 detections in its first line, and reports -1 for another limit.
     """

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
     from detectron2.structures import Boxes
+
+# A sampling grid takes 25 times the memory of the mask it makes: small strips stay in the cache.
+_STRIP_PIXELS = 1 << 15
 
 
 def paste_masks_in_image(
@@ -35,18 +39,10 @@ def paste_masks_in_image(
     Raises:
         AssertionError: if the masks are not square or not as many as the boxes.
     """
-    if not isinstance(boxes, torch.Tensor):
-        boxes = boxes.tensor
-    assert masks.dim() == 3 and masks.shape[1] == masks.shape[2], (
-        f"masks must be square, (B, M, M), got {tuple(masks.shape)}"
-    )
-    assert len(masks) == len(boxes), (
-        f"there must be one box per mask, got {len(masks)} masks and {len(boxes)} boxes"
-    )
+    boxes = _checked_boxes(masks, boxes)
     height, width = int(image_shape[0]), int(image_shape[1])
     dtype = torch.bool if threshold >= 0 else torch.uint8
     image_masks = torch.zeros((len(masks), height, width), dtype=dtype, device=masks.device)
-    boxes = boxes.to(device=masks.device, dtype=torch.float32)
     # One transfer for all windows: reading the boxes one by one waits for the GPU each time.
     for i, (x0, y0, x1, y1) in enumerate(_windows(boxes, height, width)):
         if x0 < x1 and y0 < y1:
@@ -55,6 +51,83 @@ def paste_masks_in_image(
                 mask >= threshold if threshold >= 0 else (mask * 255).to(torch.uint8)
             )
     return image_masks
+
+
+def paste_masks_as_runs(
+    masks: torch.Tensor,
+    boxes: Boxes | torch.Tensor,
+    image_shape: tuple[int, int],
+    threshold: float = 0.5,
+) -> list[np.ndarray]:
+    """Paste masks as run lengths, without ever making a bitmap of the image.
+
+    The pixels are those of `paste_masks_in_image`. Memory is needed for a strip of one mask at a
+    time, and the time is that of the pixels around the boxes.
+
+    Args:
+        masks: (B, M, M) probabilities in [0, 1].
+        boxes: B boxes in absolute pixels of the image, as `Boxes` or (B, 4).
+        image_shape: (H, W) of the image.
+        threshold: pixels of at least this probability, 0 or more, belong to the instance.
+
+    Returns:
+        Per mask the int64 lengths of its runs down the columns of the image, from left to right,
+        in turn outside (0 if the first pixel belongs to it) and inside; H * W in all. This is the
+        order of COCO's uncompressed RLE.
+
+    Raises:
+        AssertionError: if the masks are not square or not as many as the boxes.
+    """
+    masks = masks.cpu()
+    boxes = _checked_boxes(masks, boxes)
+    height, width = int(image_shape[0]), int(image_shape[1])
+    runs = []
+    for mask, box, window in zip(masks, boxes, _windows(boxes, height, width), strict=True):
+        edges = _edges(mask.float(), box, window, height, threshold)
+        lengths = np.diff(edges, prepend=0, append=height * width)
+        runs.append(lengths[:-1] if len(edges) and lengths[-1] == 0 else lengths)
+    return runs
+
+
+def _edges(
+    mask: torch.Tensor,
+    box: torch.Tensor,
+    window: tuple[int, int, int, int],
+    height: int,
+    threshold: float,
+) -> np.ndarray:
+    """Where the runs inside a pasted mask start and end, in turn; pixels count down columns."""
+    x0, y0, x1, y1 = window
+    if x0 >= x1 or y0 >= y1:
+        return np.zeros(0, dtype=np.int64)
+    strip = max(_STRIP_PIXELS // (y1 - y0), 1)
+    edges = []
+    for left in range(x0, x1, strip):
+        right = min(left + strip, x1)
+        inside = _sample_mask(mask, box, (left, y0, right, y1), by_column=True) >= threshold
+        # With a pixel outside at both ends, runs start and end within their column.
+        padded = np.zeros((right - left, y1 - y0 + 2), dtype=bool)
+        padded[:, 1:-1] = inside.numpy()
+        changes = np.flatnonzero(padded[:, 1:] != padded[:, :-1])
+        column, row = np.divmod(changes, y1 - y0 + 1)
+        edges.append((left + column) * height + y0 + row)
+    edges = np.concatenate(edges)
+    # A run that reaches the lower border and goes on at the top of the next column is one run.
+    joints = np.flatnonzero(edges[1:] == edges[:-1])
+    return np.delete(edges, np.concatenate([joints, joints + 1]))
+
+
+def _checked_boxes(masks: torch.Tensor, boxes: Boxes | torch.Tensor) -> torch.Tensor:
+    """The (B, 4) float32 boxes of (B, M, M) masks, on their device."""
+    if not isinstance(boxes, torch.Tensor):
+        boxes = boxes.tensor
+    assert masks.dim() == 3 and masks.shape[1] == masks.shape[2], (
+        f"masks must be square, (B, M, M), got {tuple(masks.shape)}"
+    )
+    assert len(masks) == len(boxes), (
+        f"there must be one box per mask, got {len(masks)} masks and {len(boxes)} boxes"
+    )
+    return boxes.to(device=masks.device, dtype=torch.float32)
 
 
 def _windows(boxes: torch.Tensor, height: int, width: int) -> list[list[int]]:
@@ -72,13 +145,20 @@ def _windows(boxes: torch.Tensor, height: int, width: int) -> list[list[int]]:
 
 
 def _sample_mask(
-    mask: torch.Tensor, box: torch.Tensor, window: tuple[int, int, int, int]
+    mask: torch.Tensor,
+    box: torch.Tensor,
+    window: tuple[int, int, int, int],
+    by_column: bool = False,
 ) -> torch.Tensor:
-    """The (M, M) `mask` of `box` at the pixel centres of `window`: (y1 - y0, x1 - x0)."""
+    """The (M, M) `mask` of `box` at the pixel centres of `window`.
+
+    The result is (y1 - y0, x1 - x0), or `by_column` (x1 - x0, y1 - y0).
+    """
     x0, y0, x1, y1 = window
     x = torch.arange(x0, x1, device=mask.device, dtype=torch.float32) + 0.5
     y = torch.arange(y0, y1, device=mask.device, dtype=torch.float32) + 0.5
     x = (x - box[0]) / (box[2] - box[0]) * 2 - 1
     y = (y - box[1]) / (box[3] - box[1]) * 2 - 1
-    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (h, w, 2)
+    indexing = "ij" if by_column else "xy"
+    grid = torch.stack(torch.meshgrid(x, y, indexing=indexing), dim=-1)  # (h, w, 2) or (w, h, 2)
     return F.grid_sample(mask[None, None], grid[None], align_corners=False)[0, 0]

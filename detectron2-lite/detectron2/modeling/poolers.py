@@ -2,7 +2,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import RoIPool
 
@@ -134,7 +133,7 @@ def assign_boxes_to_levels(
 
     Reference: Lin et al. 2017, arXiv 1612.03144, equation 1.
     """
-    sizes = torch.sqrt(torch.cat([boxes.area() for boxes in box_lists]))
+    sizes = torch.sqrt(Boxes.cat(box_lists).area())
     level = torch.floor(canonical_level + torch.log2(sizes / canonical_box_size + 1e-8))
     level = torch.clamp(level, min=min_level, max=max_level) - min_level
     return torch.where(level.isnan(), -1, level).to(torch.int64)
@@ -142,7 +141,10 @@ def assign_boxes_to_levels(
 
 def _with_image_index(box_lists: list[Boxes]) -> Tensor:
     """(R, 5) rows: index of the image, then the box."""
-    return torch.cat([F.pad(boxes.tensor, (1, 0), value=i) for i, boxes in enumerate(box_lists)])
+    boxes = Boxes.cat(box_lists).tensor
+    counts = torch.tensor([len(boxes_i) for boxes_i in box_lists])
+    index = torch.repeat_interleave(torch.arange(len(box_lists)), counts)  # (R,)
+    return torch.cat([index.to(boxes)[:, None], boxes], dim=1)
 
 
 def _as_hw(output_size: int | Sequence[int]) -> tuple[int, int]:

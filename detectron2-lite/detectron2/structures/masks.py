@@ -5,7 +5,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 import torch
 
-from detectron2.layers.mask_ops import paste_masks_in_image
+from detectron2.layers.mask_ops import paste_masks_as_runs, paste_masks_in_image
 from detectron2.layers.roi_align import ROIAlign
 from detectron2.structures.boxes import Boxes, as_index, select_rows
 from detectron2.utils.memory import retry_if_cuda_oom
@@ -371,6 +371,25 @@ class ROIMasks:
         """
         paste = retry_if_cuda_oom(paste_masks_in_image)
         return BitMasks(paste(self.tensor, boxes.tensor, (height, width), threshold=threshold))
+
+    def to_rle(
+        self, boxes: Boxes, height: int, width: int, threshold: float = 0.5
+    ) -> list[dict[str, Any]]:
+        """Paste the masks into an image as run lengths, without its bitmaps; on the CPU.
+
+        Args:
+            boxes: the N boxes of the masks, in absolute pixels of that image.
+            height: of the image.
+            width: of the image.
+            threshold: least probability of a pixel that belongs to the instance.
+
+        Returns:
+            N dicts with `size` [height, width] and `counts` in bytes, those that
+            `pycocotools.mask.encode` makes of `to_bitmasks`.
+        """
+        runs = paste_masks_as_runs(self.tensor, boxes.tensor, (height, width), threshold)
+        rles = [{"size": [height, width], "counts": counts} for counts in runs]
+        return mask_util.frPyObjects(rles, height, width) if rles else []
 
 
 def _assert_one_box_per_mask(boxes: torch.Tensor, masks: BitMasks | PolygonMasks) -> None:

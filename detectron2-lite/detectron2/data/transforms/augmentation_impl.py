@@ -96,10 +96,10 @@ class Resize(Augmentation):
 
     Args:
         shape: (height, width) in pixels, or one number for both.
-        interp: a `PIL.Image.Resampling` filter.
+        interp: a `PIL.Image.Resampling` filter, or "fast_bilinear" (see `ResizeTransform`).
     """
 
-    def __init__(self, shape: int | tuple[int, int], interp: int = Image.Resampling.BILINEAR):
+    def __init__(self, shape: int | tuple[int, int], interp: int | str = Image.Resampling.BILINEAR):
         shape = (shape, shape) if isinstance(shape, int) else tuple(shape)
         self._init(locals())
 
@@ -113,11 +113,11 @@ class RandomResize(Augmentation):
 
     Args:
         shape_list: (height, width) pairs in pixels.
-        interp: a `PIL.Image.Resampling` filter.
+        interp: a `PIL.Image.Resampling` filter, or "fast_bilinear" (see `ResizeTransform`).
     """
 
     def __init__(
-        self, shape_list: Sequence[tuple[int, int]], interp: int = Image.Resampling.BILINEAR
+        self, shape_list: Sequence[tuple[int, int]], interp: int | str = Image.Resampling.BILINEAR
     ):
         self._init(locals())
 
@@ -136,7 +136,7 @@ class ResizeShortestEdge(Augmentation):
             the image stays as it is.
         max_size: limit of the longer side in pixels; the image shrinks further where it is hit.
         sample_style: "range" or "choice".
-        interp: a `PIL.Image.Resampling` filter.
+        interp: a `PIL.Image.Resampling` filter, or "fast_bilinear" (see `ResizeTransform`).
 
     Raises:
         AssertionError: if `sample_style` is another one, or "range" is given with other than two
@@ -148,7 +148,7 @@ class ResizeShortestEdge(Augmentation):
         short_edge_length: int | Sequence[int],
         max_size: int = sys.maxsize,
         sample_style: str = "range",
-        interp: int = Image.Resampling.BILINEAR,
+        interp: int | str = Image.Resampling.BILINEAR,
     ):
         assert sample_style in ("range", "choice"), (
             f"sample_style must be 'range' or 'choice', got {sample_style!r}"
@@ -209,7 +209,7 @@ class ResizeScale(Augmentation):
         max_scale: largest factor on the target size.
         target_height: height in pixels at scale 1.
         target_width: width in pixels at scale 1.
-        interp: a `PIL.Image.Resampling` filter.
+        interp: a `PIL.Image.Resampling` filter, or "fast_bilinear" (see `ResizeTransform`).
 
     Reference: Ghiasi et al. 2021, "Simple Copy-Paste is a Strong Data Augmentation Method for
     Instance Segmentation", arXiv 2012.07177.
@@ -221,7 +221,7 @@ class ResizeScale(Augmentation):
         max_scale: float,
         target_height: int,
         target_width: int,
-        interp: int = Image.Resampling.BILINEAR,
+        interp: int | str = Image.Resampling.BILINEAR,
     ):
         self._init(locals())
 

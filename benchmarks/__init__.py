@@ -1,0 +1,1 @@
+"""Speed and memory of detectron2-lite against the plain way; `python -m benchmarks.run`."""

@@ -1,0 +1,83 @@
+"""Run all benchmarks, print a table and write it to a dated file.
+
+    python -m benchmarks.run
+
+Costs are medians of runs that take turns, in CPU time of the process, with one thread.
+"""
+
+import argparse
+import datetime
+import importlib
+import importlib.metadata
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from benchmarks.measure import Row
+
+BENCHMARKS = ("mapper", "masks", "scoring", "pooling", "dataset_index", "startup")
+_PACKAGES = (
+    *("torch", "torchvision", "numpy", "Pillow", "pycocotools", "faster-coco-eval", "shapely"),
+    "detectron2",
+)
+_HEADERS = ["what: plain / ours", "plain", "ours", "ratio", "aim", "met"]
+
+
+def main(arguments: list[str] | None = None) -> Path:
+    """Measure and report; returns the file that was written."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS)
+    parser.add_argument("--repeats", type=int, default=7, help="measured runs of each way")
+    parser.add_argument("--hardware", default=f"cpu_{len(os.sched_getaffinity(0))}cores")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args(arguments)
+    if options.repeats < 1:
+        parser.error(f"--repeats must be at least 1, got {options.repeats}")
+    import torch  # after the arguments are checked: it takes seconds
+
+    torch.set_num_threads(1)
+    rows = []
+    for name in options.only:
+        rows += importlib.import_module(f"benchmarks.{name}").measure(options.repeats)
+    table = _table(rows)
+    print(table)
+    date = datetime.date.today().isoformat()
+    path = options.output / f"speed_{options.hardware}_{date}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_report(table, options, date))
+    return path
+
+
+def _table(rows: list[Row]) -> str:
+    lines = [_HEADERS, ["---"] * len(_HEADERS), *(row.cells() for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _report(table: str, options: argparse.Namespace, date: str) -> str:
+    command = ["python", "-m", "benchmarks.run", "--repeats", str(options.repeats)]
+    if tuple(options.only) != BENCHMARKS:
+        command += ["--only", *options.only]
+    versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
+    return f"""# Speed of detectron2-lite, {options.hardware}, {date}
+
+    {shlex.join(command)}
+
+{table}
+
+{" ".join(__doc__.strip().splitlines()[-1:])}
+The ratio is plain / ours: above 1 is a gain. A MiB is memory, not time.
+
+Python {sys.version.split()[0]}; {versions}.
+"""
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+if __name__ == "__main__":
+    main()
