@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from detectron2.engine import SimpleTrainer, create_ddp_model
+from detectron2.layers import get_norm
 from detectron2.utils import comm
 
 
@@ -23,7 +24,8 @@ class ScaledData(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(1.0))
 
-    def forward(self, x):
+    def forward(self, batch):
+        x = batch[0]["x"]
         losses = {"loss_a": self.weight * x, "loss_b": x / 3}
         names = sorted(losses, reverse=comm.get_rank() == 1)  # the order must not matter
         return {name: losses[name] for name in names}
@@ -36,7 +38,10 @@ def train_together(folder: str) -> None:
     model = create_ddp_model(ScaledData(), fp16_compression=True)
     assert isinstance(model, nn.parallel.DistributedDataParallel)
     last = math.nan if rank == 1 else 1.0
-    data = [torch.tensor(x) for x in (1.0 + rank, 3.0, last)]
+    data = [
+        [{"x": torch.tensor(x), "image_id": 10 * i + rank, "file_name": f"{i}_{rank}.jpg"}]
+        for i, x in enumerate((1.0 + rank, 3.0, last))
+    ]
     trainer = SimpleTrainer(model, data, torch.optim.SGD(model.parameters(), lr=0.5))
     try:
         trainer.train(0, 3)
@@ -45,6 +50,40 @@ def train_together(folder: str) -> None:
     losses = trainer.storage.history("loss_a").values()
     total = trainer.storage.history("total_loss").values()
     Path(folder, f"losses{rank}").write_text(repr((losses, total, model.module.weight.item())))
+
+
+def sync_norm_model() -> nn.Module:
+    """A convolution and a SyncBN, the same in every process."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 1), get_norm("SyncBN", 4))
+
+
+def train_sync_norm(model: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Train 3 iterations on (N, 3, 5, 5) images -> the state."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (model(images) * images.mean(dim=1, keepdim=True)).mean().backward()
+        optimizer.step()
+    return getattr(model, "module", model).state_dict()
+
+
+def images_of(rank: int) -> torch.Tensor:
+    """(2, 3, 5, 5) images, other ones for each rank."""
+    return rank + torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(rank))
+
+
+def train_twice(folder: str) -> None:
+    """Both trainings in the same processes: to start them takes seconds."""
+    train_together(folder)
+    model = create_ddp_model(sync_norm_model())
+    state = train_sync_norm(model, images_of(comm.get_rank()))
+    torch.save(state, Path(folder, f"sync_norm{comm.get_rank()}.pt"))
+
+
+def diverge() -> None:
+    """Raise what a diverged training raises."""
+    raise FloatingPointError("the loss of image 139")
 
 
 def fail_on_rank_1(how: str) -> None:

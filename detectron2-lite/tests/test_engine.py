@@ -619,6 +619,44 @@ def test_loss_that_is_not_finite_stops_before_the_update(value):
     assert type(error.value).__name__ == GOLDEN["non_finite_loss"]
 
 
+class LossOfBatch(OneLoss):
+    """The loss is `x` of the first sample; what is infinite, the model itself finds."""
+
+    def forward(self, batch):
+        if math.isinf(batch[0]["x"]):
+            raise FloatingPointError("boxes are infinite")
+        return self.weight * batch[0]["x"]
+
+
+def batch_trainer(*values):
+    """A trainer on dataset dicts of two images, the first with the loss."""
+    model = LossOfBatch()
+    data = [
+        [{"x": x, "image_id": 10 + i, "file_name": f"{i}.jpg"}, {"file_name": "second.jpg"}]
+        for i, x in enumerate(values)
+    ]
+    return SimpleTrainer(model, data, torch.optim.SGD(model.parameters(), lr=0.0))
+
+
+@pytest.mark.lite
+def test_error_of_a_loss_that_is_not_finite_names_the_images():
+    with pytest.raises(FloatingPointError) as error:
+        batch_trainer(1.0, math.nan).train(0, 2)
+    assert str(error.value) == (
+        "Loss became infinite or NaN at iteration=1! loss_dict = {'total_loss': nan}; on rank 0, "
+        "images ['11 1.jpg', 'second.jpg']"
+    )
+
+
+@pytest.mark.lite
+def test_model_that_finds_its_numbers_not_finite_has_iteration_and_images_in_its_error():
+    with pytest.raises(FloatingPointError) as error:
+        batch_trainer(1.0, math.inf).train(0, 2)
+    assert str(error.value) == (
+        "boxes are infinite (iteration=1; on rank 0, images ['11 1.jpg', 'second.jpg'])"
+    )
+
+
 @pytest.mark.lite
 def test_losses_of_a_step_reach_the_host_in_one_transfer(monkeypatch):
     transfers = []
@@ -871,6 +909,29 @@ def test_checkpoints_of_the_run_before_the_resume_are_deleted_in_time(tmp_path):
     run_with_checkpoints(tmp_path, 0, 4, period=2)
     run_with_checkpoints(tmp_path, 4, 8, period=2, max_to_keep=2)
     assert checkpoints(tmp_path) == ["model_0000005.pth", "model_0000007.pth", "model_final.pth"]
+
+
+@pytest.mark.lite
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"gather_metric_period": 10},  # the losses would be looked at later
+        {"async_write_metrics": True},
+    ],
+)
+def test_weights_that_are_not_finite_leave_the_last_good_checkpoint(tmp_path, kwargs):
+    trainer = loss_trainer([1.0, 1.0, 1.0, math.nan], **kwargs)
+    trainer.optimizer.param_groups[0]["lr"] = 0.5
+    checkpointer = Checkpointer(trainer.model, str(tmp_path), trainer=trainer)
+    trainer.register_hooks([PeriodicCheckpointer(checkpointer, 2, max_to_keep=1)])
+    with pytest.raises(
+        FloatingPointError, match="1 of 1 weights .* NaN after iteration=3, weight for instance: no"
+    ):
+        trainer.train(0, 4)
+    assert checkpoints(tmp_path) == ["model_0000001.pth"]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+    saved = torch.load(tmp_path / "model_0000001.pth", weights_only=True)["model"]["weight"]
+    assert saved.isfinite()
 
 
 def run_with_best(folder, values, checkpointer_of=DetectionCheckpointer, start=0, state=None, **kw):

@@ -1,7 +1,10 @@
 import ast
+import json
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import distributed_mains
 import pytest
@@ -54,20 +57,50 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         launch(print, 2)
 
 
+@pytest.fixture(scope="module")
+def trained_twice(tmp_path_factory):
+    """What two processes have written that ran `train_twice`."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        launch(distributed_mains.train_twice, 2, args=(str(folder),))
+    return folder
+
+
 @needs_gloo
 @pytest.mark.lite
-def test_ranks_train_on_mean_losses_and_stop_together_at_a_loss_that_is_not_finite(tmp_path):
-    launch(distributed_mains.train_together, 2, args=(str(tmp_path),))
-    errors = [(tmp_path / f"error{rank}").read_text() for rank in (0, 1)]
-    # Every rank has the message, though only rank 1 had the NaN.
-    assert errors[0].startswith("Loss became infinite or NaN at iteration=2! loss_dict = {")
-    assert [error.rpartition("; ")[2] for error in errors] == ["on ranks [1]"] * 2
+def test_ranks_stop_together_at_a_loss_that_is_not_finite_and_know_its_images(trained_twice):
+    errors = [(trained_twice / f"error{rank}").read_text() for rank in (0, 1)]
+    for error in errors:  # of every rank, though only rank 1 had the NaN
+        assert error.startswith("Loss became infinite or NaN at iteration=2! loss_dict = {")
+        assert error.endswith("}; on rank 1, images ['21 2_1.jpg']")
+
+
+@needs_gloo
+@pytest.mark.lite
+def test_ranks_train_on_mean_losses(trained_twice):
     for rank in (0, 1):
-        losses, total, weight = ast.literal_eval((tmp_path / f"losses{rank}").read_text())
+        losses, total, weight = ast.literal_eval((trained_twice / f"losses{rank}").read_text())
         # Data 1 and 2, then 3 and 3. Weight 1, then 1 - 0.5 * 1.5 = 0.25, then 0.25 - 0.5 * 3.
         assert losses == [(1.5, 0), (0.75, 1)]
         assert total == [(pytest.approx(1.5 + 0.5), 0), (pytest.approx(0.75 + 1), 1)]
         assert weight == -1.25  # no update with the NaN
+
+
+@needs_gloo
+@pytest.mark.lite
+def test_sync_bn_trains_data_parallel_on_the_cpu_as_in_one_process(trained_twice):
+    images = torch.cat([distributed_mains.images_of(rank) for rank in (0, 1)])
+    start = distributed_mains.sync_norm_model()
+    before = {name: value.clone() for name, value in start.state_dict().items()}
+    expected = distributed_mains.train_sync_norm(start, images)
+    for rank in (0, 1):
+        state = torch.load(trained_twice / f"sync_norm{rank}.pt", weights_only=True)
+        for name, value in expected.items():
+            # A bias in front of a norm has no effect: its gradient is rounding only.
+            atol = 1e-5 if name != "0.bias" else 1e-4
+            torch.testing.assert_close(state[name], value, rtol=1e-5, atol=atol)
+    assert all(not torch.equal(before[name], expected[name]) for name in ("0.weight", "1.weight"))
 
 
 @needs_gloo
@@ -93,16 +126,70 @@ def test_failing_rank_takes_the_others_down_at_once_and_is_named(how, error, mes
     assert info.value.error_index == 1
 
 
-@needs_gloo
-@pytest.mark.lite
-def test_process_of_torchrun_joins_the_run_of_its_environment(tmp_path, monkeypatch):
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+        return listener.getsockname()[1]
+
+
+@needs_gloo
+@pytest.mark.lite
+def test_rank_killed_on_one_machine_ends_the_run_on_the_other(tmp_path):
+    url = f"tcp://127.0.0.1:{free_port()}"
+    start = time.monotonic()
+    with ThreadPoolExecutor() as machines:
+        runs = [
+            machines.submit(
+                launch, distributed_mains.fail_on_rank_1, 1, 2, rank, url, args=("kill",)
+            )
+            for rank in (0, 1)
+        ]
+        other, killed = (run.exception() for run in runs)
+    assert time.monotonic() - start < 60
+    assert "rank 1 of 2 has died with exit code -9 (SIGKILL; " in str(killed)
+    assert "rank 0 of 2 has failed:" in str(other)
+    assert "If a connection was lost, the output of the other machines has the cause." in str(other)
+
+
+@pytest.fixture
+def in_torchrun(tmp_path, monkeypatch):
+    """The environment that torchrun gives to the only process of a run."""
     environment = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
-    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    environment |= {"TORCHELASTIC_ERROR_FILE": tmp_path / "error.json"}
     for name, value in environment.items():
         monkeypatch.setenv(name, str(value))
+    yield
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@needs_gloo
+@pytest.mark.lite
+def test_torchrun_learns_why_its_process_has_failed(tmp_path, in_torchrun):
+    with pytest.raises(FloatingPointError):
+        launch(distributed_mains.diverge, 1)
+    message = json.loads((tmp_path / "error.json").read_text())["message"]
+    assert message["message"] == "FloatingPointError: the loss of image 139"
+    assert "in diverge" in message["extraInfo"]["py_callstack"]
+
+
+@needs_gloo
+@pytest.mark.lite
+def test_rank_that_does_not_come_is_named_whatever_an_earlier_start_left(in_torchrun, monkeypatch):
+    # torchrun's store outlives a restart: here is what a process has left that has died since.
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store.set("question/1", "left over")
+    monkeypatch.setenv("MASTER_PORT", str(store.port))
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TimeoutError, match=r"ranks \[1\] of 2 have not joined .* see their output"):
+        launch(print, 1, timeout=timedelta(seconds=1))
+
+
+@needs_gloo
+@pytest.mark.lite
+def test_process_of_torchrun_joins_the_run_of_its_environment(tmp_path, in_torchrun):
     # Nothing is spawned, whatever the command line says.
     launch(distributed_mains.note_world, 4, num_machines=2, args=(str(tmp_path),))
     assert (tmp_path / "rank0").read_text() == "1 0 gloo"

@@ -206,7 +206,7 @@ def create_ddp_model(
     on_cuda = any(parameter.is_cuda for parameter in model.parameters())
     if on_cuda:
         kwargs.setdefault("device_ids", [comm.get_local_rank()])
-    ddp = DistributedDataParallel(model, **kwargs)
+    ddp = (DistributedDataParallel if on_cuda else _DataParallelOnCpu)(model, **kwargs)
     if fp16_compression and on_cuda:
         ddp.register_comm_hook(state=None, hook=fp16_compress_hook)
     elif fp16_compression:
@@ -214,6 +214,16 @@ def create_ddp_model(
             "fp16_compression is left out: the model is not on a CUDA device"
         )
     return ddp
+
+
+class _DataParallelOnCpu(DistributedDataParallel):
+    """The wrapper without torch's check that there is no SyncBatchNorm on the CPU.
+
+    `detectron2.layers.SyncBatchNorm` works there; that of torch raises an error of its own.
+    """
+
+    def _passing_sync_batchnorm_handle(self, module: nn.Module) -> None:
+        pass
 
 
 def _first_of(cfg: DictConfig, *keys: str, default: Any) -> Any:

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from fvcore.common.param_scheduler import ParamScheduler
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler as TorchLRScheduler
 
@@ -191,7 +193,8 @@ class LRScheduler(HookBase):
 class PeriodicCheckpointer(PeriodicCheckpointerBase, HookBase):
     """The `detectron2.checkpoint.PeriodicCheckpointer`, of which it takes the arguments, as a hook.
 
-    `max_iter` is that of the trainer.
+    `max_iter` is that of the trainer. Weights that are not finite are never saved: the last good
+    checkpoint stays, and `last_checkpoint` keeps naming it.
     """
 
     def before_train(self) -> None:
@@ -199,7 +202,14 @@ class PeriodicCheckpointer(PeriodicCheckpointerBase, HookBase):
         self.max_iter = self.trainer.max_iter
 
     def after_step(self) -> None:
-        """Save what is due after this iteration."""
+        """Save what is due after this iteration.
+
+        Raises:
+            FloatingPointError: something is due, but a weight is infinite or NaN.
+        """
+        next_iter = self.trainer.iter + 1
+        if next_iter % self.period == 0 or next_iter >= self.max_iter:
+            _check_weights(self.checkpointer.model, self.trainer.iter)
         self.step(self.trainer.iter)
 
 
@@ -367,6 +377,19 @@ class PeriodicWriter(HookBase):
     def after_train(self) -> None:
         """Write what came after the last iteration, and close the writers."""
         call_all([call for writer in self._writers for call in (writer.write, writer.close)])
+
+
+def _check_weights(model: nn.Module, iteration: int) -> None:
+    """Refuse weights that are not finite, asking the device once."""
+    names, weights = zip(*model.named_parameters(), strict=True)
+    finite = torch.stack([weight.isfinite().all() for weight in weights]).tolist()
+    bad = [name for name, is_finite in zip(names, finite, strict=True) if not is_finite]
+    if bad:
+        raise FloatingPointError(
+            f"{len(bad)} of {len(names)} weights are infinite or NaN after iteration={iteration}, "
+            f"{bad[0]} for instance: no checkpoint is saved. Training has diverged; lower the "
+            "learning rate, warm up longer or clip gradients, and resume from the last checkpoint"
+        )
 
 
 def _is_eval_step(trainer: TrainerBase, period: int) -> bool:

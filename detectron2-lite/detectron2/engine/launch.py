@@ -6,7 +6,9 @@ import os
 import signal
 import socket
 import tempfile
+import time
 import traceback
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -32,14 +34,14 @@ class _Run:
     """What the processes of a run must know to find each other.
 
     Attributes:
-        dist_url: where they meet, as `init_process_group` takes it.
+        dist_url: where they meet, as `init_process_group` takes it; None under torchrun.
         world_size: number of processes of all machines.
         num_local: number of processes of this machine.
         first_rank: global rank of the first process of this machine.
         timeout: how long one process waits for the others.
     """
 
-    dist_url: str
+    dist_url: str | None
     world_size: int
     num_local: int
     first_rank: int
@@ -55,15 +57,50 @@ class _Run:
             dist.init_process_group(
                 backend="nccl" if on_cuda else "gloo",
                 init_method=self.dist_url,
+                store=None if self.dist_url else self._store_of_this_start(rank),
                 world_size=self.world_size,
                 rank=rank,
                 timeout=self.timeout,
             )
         except Exception:
-            logger.error(f"Rank {rank} cannot join the process group at {self.dist_url}")
+            place = self.dist_url or f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            logger.error(f"Rank {rank} cannot join the process group at {place}")
             raise
         comm.create_local_process_group(self.num_local)
         comm.synchronize()
+
+    def _store_of_this_start(self, rank: int) -> dist.Store:
+        """A part of torchrun's store that no earlier start of the run has used.
+
+        torchrun may keep its store over restarts, and with it the addresses of processes that have
+        died. So rank 0 names a new part. The others know its answer from older ones because it is
+        to a question that each asks anew.
+        """
+        store, _, _ = next(dist.rendezvous("env://", rank, self.world_size, timeout=self.timeout))
+        own_name = uuid.uuid4().hex
+        if rank == 0:
+            self._answer_all(store, own_name)
+            return dist.PrefixStore(own_name, store)
+        store.set(f"question/{rank}", own_name)
+        store.wait([f"answer/{own_name}"], self.timeout)
+        name = store.get(f"answer/{own_name}").decode()
+        store.set(f"{name}/joined/{rank}", "")
+        return dist.PrefixStore(name, store)
+
+    def _answer_all(self, store: dist.Store, name: str) -> None:
+        missing = set(range(1, self.world_size))
+        end = time.monotonic() + self.timeout.total_seconds()
+        while missing:
+            if time.monotonic() > end:
+                raise TimeoutError(
+                    f"ranks {sorted(missing)} of {self.world_size} have not joined the run within "
+                    f"{self.timeout}; see their output"
+                )
+            for rank in missing:
+                if store.check([f"question/{rank}"]):  # maybe that of an earlier start
+                    store.set(f"answer/{store.get(f'question/{rank}').decode()}", name)
+            missing = {rank for rank in missing if not store.check([f"{name}/joined/{rank}"])}
+            time.sleep(0.01)
 
 
 def launch(
@@ -167,6 +204,8 @@ def _cause(
 ) -> Exception:
     """The exception that tells a user which rank has failed first, and why."""
     stopped = "All ranks of this machine were stopped."
+    if run.world_size > run.num_local:
+        stopped += " If a connection was lost, the output of the other machines has the cause."
     trace = ""
     if report.exists():
         head, trace = report.read_text(encoding="utf-8").split("\n", 1)
@@ -199,12 +238,14 @@ def _is_under_torchrun() -> bool:
 
 
 def _run_under_torchrun(main_func: Callable[..., Any], args: tuple, timeout: timedelta) -> None:
+    from torch.distributed.elastic.multiprocessing.errors import record
+
     world_size, local_rank = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
     num_local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     _check_gpus(num_local)
     first_rank = int(os.environ["RANK"]) - local_rank
-    _Run("env://", world_size, num_local, first_rank, timeout).join(local_rank)
-    main_func(*args)
+    _Run(None, world_size, num_local, first_rank, timeout).join(local_rank)
+    record(main_func)(*args)  # tells torchrun the exception, for its summary of the failed run
     # Only after success: a process that fails must end without waiting for the others.
     dist.destroy_process_group()
 

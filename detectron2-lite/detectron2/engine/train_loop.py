@@ -213,7 +213,8 @@ class SimpleTrainer(TrainerBase):
     The losses are stored as scalars: their mean over the ranks, `total_loss`, and `data_time`
     (seconds waited for data, the slowest rank). All losses reach the host in one transfer, and all
     ranks see the same numbers, so that a loss that is not finite stops every rank in the same
-    iteration, before the weights are updated.
+    iteration, before the weights are updated. The error names the images (`image_id` and
+    `file_name` of the data) of the ranks on which it arose.
 
     Args:
         model: called with the data, returns one loss or a dict of losses (the same names on
@@ -258,7 +259,8 @@ class SimpleTrainer(TrainerBase):
             AssertionError: the model is in evaluation mode.
             StopIteration: the data loader has ended.
             TypeError: the model returns something else than losses.
-            FloatingPointError: the sum of the losses is not finite (on every rank).
+            FloatingPointError: the sum of the losses is not finite (on every rank), or the model
+                itself has raised this error (on this rank); the message names the images.
         """
         assert self.model.training, (
             f"[{type(self).__name__}] the model is in evaluation mode in iteration {self.iter}; "
@@ -270,12 +272,12 @@ class SimpleTrainer(TrainerBase):
 
         if self.zero_grad_before_forward:
             self.optimizer.zero_grad()
-        losses, total_loss = self._compute_losses(data)
+        losses, total_loss = self._losses_or_images(data)
         if not self.zero_grad_before_forward:
             self.optimizer.zero_grad()
         self._backward(total_loss)
         self.after_backward()
-        self._write_metrics(losses, data_time)
+        self._write_metrics(losses, data_time, data)
         self._update()
 
     def state_dict(self) -> dict[str, Any]:
@@ -288,7 +290,7 @@ class SimpleTrainer(TrainerBase):
         self.optimizer.load_state_dict(state_dict["optimizer"])
 
     def _final_calls(self) -> list[Callable[[], None]]:
-        return [self._flush_metrics, *super()._final_calls()]
+        return [self._flush_last_metrics, *super()._final_calls()]
 
     def _next_data(self) -> Any:
         if self._data_iterator is None:
@@ -300,6 +302,14 @@ class SimpleTrainer(TrainerBase):
                 f"the data loader ended before iteration {self.iter} of {self.max_iter}; "
                 "training needs a loader that never ends"
             ) from None
+
+    def _losses_or_images(self, data: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """The losses; where the model itself finds that numbers are not finite, with the images."""
+        try:
+            return self._compute_losses(data)
+        except FloatingPointError as error:
+            images = _describe_images({comm.get_rank(): _image_names(data)})
+            raise FloatingPointError(f"{error} (iteration={self.iter}{images})") from error
 
     def _compute_losses(self, data: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """The losses by name, and their sum."""
@@ -319,19 +329,24 @@ class SimpleTrainer(TrainerBase):
     def _update(self) -> None:
         self.optimizer.step()
 
-    def _write_metrics(self, losses: Mapping[str, torch.Tensor], data_time: float) -> None:
+    def _write_metrics(
+        self, losses: Mapping[str, torch.Tensor], data_time: float, data: Any = None
+    ) -> None:
         """Store the losses of this iteration, or of the one before when writing lags behind."""
         self._flush_metrics()
         if (self.iter + 1) % self.gather_metric_period != 0:
             return
-        self._pending_metrics = _LossMetrics(self.iter, losses, data_time)
+        self._pending_metrics = _LossMetrics(self.iter, losses, data_time, _image_names(data))
         if not self.async_write_metrics:
             self._flush_metrics()
 
-    def _flush_metrics(self) -> None:
+    def _flush_metrics(self, together: bool = True) -> None:
         metrics, self._pending_metrics = self._pending_metrics, None
         if metrics is not None:
-            metrics.store()
+            metrics.store(together)
+
+    def _flush_last_metrics(self) -> None:
+        self._flush_metrics(together=False)  # after a failure not all ranks come here
 
 
 class AMPTrainer(SimpleTrainer):
@@ -439,9 +454,17 @@ class _LossMetrics:
         iteration: the iteration that the losses belong to.
         losses: one-element tensors (n of them) by name, the same names on every rank.
         data_time: seconds that this rank has waited for data.
+        images: names of the images of this rank.
     """
 
-    def __init__(self, iteration: int, losses: Mapping[str, torch.Tensor], data_time: float):
+    def __init__(
+        self,
+        iteration: int,
+        losses: Mapping[str, torch.Tensor],
+        data_time: float,
+        images: list[str],
+    ):
+        self._images = images
         self._iteration = iteration
         self._names = list(losses)
         self._data_time = data_time
@@ -453,8 +476,12 @@ class _LossMetrics:
         if self._arrived is not None:
             self._arrived.record()
 
-    def store(self) -> None:
+    def store(self, together: bool) -> None:
         """Put the scalars into the event storage, which every rank does with the same losses.
+
+        Args:
+            together: whether all ranks call this now, so that they can ask each other for the
+                images of a loss that is not finite.
 
         Raises:
             FloatingPointError: the total loss is not finite.
@@ -467,15 +494,37 @@ class _LossMetrics:
         losses = {name: by_name[name] for name in self._names}
         total = sum(means)
         if not math.isfinite(total):
-            message = f"Loss became infinite or NaN at iteration={self._iteration}!"
-            message += f" loss_dict = {losses}"
-            if len(data_times) > 1:
-                bad = [rank for rank, row in enumerate(self._rows) if not row.isfinite().all()]
-                message += f"; on ranks {bad}"
-            raise FloatingPointError(message)
+            raise FloatingPointError(
+                f"Loss became infinite or NaN at iteration={self._iteration}! loss_dict = {losses}"
+                + _describe_images(self._bad_images(together))
+            )
         scalars = {"data_time": max(data_times), "rank_data_time": self._data_time}
         scalars.update({"total_loss": total, **losses})
         get_event_storage().put_scalars(cur_iter=self._iteration, **scalars)
+
+    def _bad_images(self, together: bool) -> dict[int, list[str]]:
+        """The images of each rank that has a loss which is not finite, as far as known here."""
+        bad = [rank for rank, row in enumerate(self._rows) if not row.isfinite().all()]
+        known = {comm.get_rank(): self._images}
+        if together:
+            known = dict(enumerate(comm.all_gather(self._images)))
+        return {rank: known.get(rank, []) for rank in bad}
+
+
+def _image_names(data: Any) -> list[str]:
+    """What identifies the images of a batch; nothing if it is no list of dataset dicts."""
+    samples = data if isinstance(data, list | tuple) else []
+    keys = ("image_id", "file_name")
+    parts = [[s[k] for k in keys if k in s] for s in samples if isinstance(s, Mapping)]
+    return [" ".join(map(str, names)) for names in parts if names]
+
+
+def _describe_images(images: Mapping[int, list[str]]) -> str:
+    """The end of an error message: ranks, and their images where these are known."""
+    return "".join(
+        f"; on rank {rank}" + (f", images {names}" if names else "")
+        for rank, names in images.items()
+    )
 
 
 def _all_gather_rows(row: torch.Tensor) -> torch.Tensor:

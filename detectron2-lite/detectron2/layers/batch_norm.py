@@ -201,9 +201,9 @@ class SyncBatchNorm(nn.SyncBatchNorm):
     """`torch.nn.SyncBatchNorm` that also works for several processes on the CPU.
 
     There torch raises an error. Here the same statistics come from an all-reduce: processes
-    weighted by their numbers of pixels, and the unbiased running variance. A model wrapped in
-    `DistributedDataParallel` on the CPU needs NaiveSyncBatchNorm nevertheless, since the wrapper
-    refuses this class there.
+    weighted by their numbers of pixels, and the unbiased running variance. On the CPU wrap the
+    model by `detectron2.engine.create_ddp_model`: torch's `DistributedDataParallel` itself refuses
+    this class there.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,52 @@
+"""Parts of a config that make a rank special; the processes of a run import them by name."""
+
+import math
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from detectron2.data import DatasetMapper
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from mimdet.modeling.meta_arch import GeneralizedRCNNImageListForward
+
+
+class NoObjectsOnRank1(DatasetMapper):
+    """Leaves out the objects of all images of rank 1."""
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        sample = super().__call__(dataset_dict)
+        if comm.get_rank() == 1:
+            sample["instances"] = sample["instances"][:0]
+        return sample
+
+
+class KilledOnceOnRank1(DatasetMapper):
+    """Kills rank 1, the first time in a folder that training comes behind its first checkpoint."""
+
+    def __init__(self, folder: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.tag, self.sign = Path(folder, "last_checkpoint"), Path(folder, "killed")
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        behind = comm.get_rank() == 1 and get_event_storage().iter == 2
+        if behind and not self.sign.exists():
+            while not self.tag.exists():  # rank 0 is still writing
+                time.sleep(0.01)
+            self.sign.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(dataset_dict)
+
+
+class NaNOnRank1(GeneralizedRCNNImageListForward):
+    """Has a mask loss of NaN in iteration 3, on rank 1 only."""
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list:
+        outputs = super().forward(batched_inputs)
+        if self.training and comm.get_rank() == 1 and get_event_storage().iter == 3:
+            outputs["loss_mask"] = outputs["loss_mask"] * math.nan
+        return outputs
