@@ -30,7 +30,107 @@ _TASKS = ("bbox", "segm")
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
-class COCOEvaluator(DatasetEvaluator):
+class InstanceEvaluator(DatasetEvaluator):
+    """Collects the detections of all ranks: what the evaluators of boxes and masks share.
+
+    A subclass sets `_json_file` and `_ground_truth`, an index with the images by id in `imgs`.
+
+    Args:
+        tasks: of "bbox" and "segm"; None takes bbox, and segm where predictions have masks.
+        distributed: gather the predictions of all ranks on the main process.
+        output_dir: folder for result files; None writes nothing.
+        max_dets: predictions per image that count, by score.
+
+    Raises:
+        ValueError: unknown task, or `max_dets` below 1.
+    """
+
+    _json_file: str
+    _ground_truth: Any
+
+    def __init__(
+        self, tasks: Sequence[str] | None, distributed: bool, output_dir: str | None, max_dets: int
+    ):
+        if unknown := set(tasks or ()) - set(_TASKS):
+            raise ValueError(f"tasks must be of {_TASKS}, got {sorted(unknown)}")
+        if max_dets < 1:
+            raise ValueError(f"max_dets_per_image must be at least 1, got {max_dets}")
+        self._logger = logging.getLogger(type(self).__module__)
+        self._tasks = tasks
+        self._distributed = distributed
+        self._output_dir = output_dir
+        self._max_dets = max_dets
+        self._predictions: list[dict[str, Any]] = []
+
+    def reset(self) -> None:
+        """Forget all predictions."""
+        self._predictions = []
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Keep the detections of a batch, encoded.
+
+        Args:
+            inputs: dicts with `image_id`.
+            outputs: dicts with `instances` (see `instances_to_coco_json`), on any device.
+
+        Raises:
+            KeyError: an input has no `image_id`.
+        """
+        for image, output in zip(inputs, outputs, strict=True):
+            if "image_id" not in image:
+                raise KeyError(
+                    f"{type(self).__name__} needs 'image_id' in each input dict, "
+                    f"got the keys {sorted(image)}"
+                )
+            if "instances" in output:
+                instances = output["instances"].to(torch.device("cpu"))
+                results = instances_to_coco_json(instances, image["image_id"])
+                self._predictions.append({"image_id": image["image_id"], "instances": results})
+
+    def _gather(self) -> list[dict[str, Any]]:
+        """Hand out the predictions of all ranks (on the main process) and keep none of them.
+
+        Those of a big data set take gigabytes, and nothing needs them later.
+        """
+        predictions = self._predictions
+        if self._distributed:
+            comm.synchronize()
+            predictions = list(itertools.chain(*comm.gather(predictions, dst=0)))
+        self.reset()
+        return predictions
+
+    def _write(self, name: str, content: list[dict[str, Any]]) -> None:
+        """Write a result file, whole or not at all: JSON, or by torch."""
+        if not self._output_dir:
+            return
+        os.makedirs(self._output_dir, exist_ok=True)
+        path = os.path.join(self._output_dir, name)
+        if name.endswith(".json"):
+            self._logger.info(f"Saving results to {path}")
+            with atomic_write(path) as f:
+                json.dump(content, f)
+        else:
+            with atomic_write(path, "wb") as f:
+                torch.save(content, f)
+
+    def _check_image_ids(self, results: list[dict[str, Any]]) -> None:
+        unknown = {result["image_id"] for result in results} - self._ground_truth.imgs.keys()
+        if unknown:
+            raise ValueError(
+                f"{len(unknown)} images with predictions are not in {self._json_file}, for "
+                f"instance image id {min(unknown, key=str)!r}; was another data set loaded?"
+            )
+
+    def _tasks_of(self, results: list[dict[str, Any]]) -> list[str]:
+        has_masks = any("segmentation" in result for result in results)
+        if self._tasks is None:
+            return ["bbox", "segm"] if has_masks else ["bbox"]
+        if "segm" in self._tasks and results and not has_masks:
+            raise ValueError("task 'segm' needs pred_masks, the predictions have only boxes")
+        return sorted(self._tasks)
+
+
+class COCOEvaluator(InstanceEvaluator):
     """Average precision of boxes and masks by the rules of the COCO challenge.
 
     Predicted classes are contiguous numbers from 0; they are mapped to the category ids of the data
@@ -71,22 +171,17 @@ class COCOEvaluator(DatasetEvaluator):
         kpt_oks_sigmas: Sequence[float] = (),
         allow_cached_coco: bool = True,
     ):
-        unknown = [] if tasks is None else [task for task in tasks if task not in _TASKS]
-        if unknown:
-            raise ValueError(f"tasks must be of {_TASKS}, got {tasks!r}")
-        if max_dets_per_image is not None and max_dets_per_image < 1:
-            raise ValueError(f"max_dets_per_image must be at least 1, got {max_dets_per_image}")
-        self._logger = logging.getLogger(__name__)
-        self._tasks = tasks
-        self._distributed = distributed
-        self._output_dir = output_dir
-        self._max_dets = 100 if max_dets_per_image is None else max_dets_per_image
+        super().__init__(
+            tasks,
+            distributed,
+            output_dir,
+            100 if max_dets_per_image is None else max_dets_per_image,
+        )
         self._metadata = MetadataCatalog.get(dataset_name)
         self._json_file = self._ground_truth_file(dataset_name, allow_cached_coco)
         self._ground_truth = load_coco_api(self._json_file)
         self._check_ground_truth()
         self._use_fast_impl = use_fast_impl and self._can_be_fast()
-        self._predictions: list[dict[str, Any]] = []
 
     def _ground_truth_file(self, dataset_name: str, allow_cached: bool) -> str:
         json_file = self._metadata.get("json_file")
@@ -122,31 +217,6 @@ class COCOEvaluator(DatasetEvaluator):
                     f"{annotation['id']} in {self._json_file} has no {min(missing)!r}"
                 )
 
-    def reset(self) -> None:
-        """Forget all predictions."""
-        self._predictions = []
-
-    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Keep the detections of a batch, encoded.
-
-        Args:
-            inputs: dicts with `image_id`.
-            outputs: dicts with `instances` (see `instances_to_coco_json`), on any device.
-
-        Raises:
-            KeyError: an input has no `image_id`.
-        """
-        for image, output in zip(inputs, outputs, strict=True):
-            if "image_id" not in image:
-                raise KeyError(
-                    "COCOEvaluator needs 'image_id' in each input dict, "
-                    f"got the keys {sorted(image)}"
-                )
-            if "instances" in output:
-                instances = output["instances"].to(torch.device("cpu"))
-                results = instances_to_coco_json(instances, image["image_id"])
-                self._predictions.append({"image_id": image["image_id"], "instances": results})
-
     def evaluate(self, img_ids: Sequence[int] | None = None) -> dict[str, dict[str, float]]:
         """Write the result files, compute the metrics and drop the predictions.
 
@@ -164,36 +234,21 @@ class COCOEvaluator(DatasetEvaluator):
                 ground truth.
         """
         predictions = self._gather()
-        self.reset()  # predictions of a big data set take gigabytes; nothing needs them later
         if not comm.is_main_process() and self._distributed:
             return {}
         if not predictions:
             self._logger.warning("COCOEvaluator did not receive valid predictions.")
             return {}
-        if self._output_dir:
-            os.makedirs(self._output_dir, exist_ok=True)
-            path = os.path.join(self._output_dir, "instances_predictions.pth")
-            with atomic_write(path, "wb") as f:
-                torch.save(predictions, f)
+        self._write("instances_predictions.pth", predictions)
         results = list(itertools.chain(*(p["instances"] for p in predictions)))
         return self._evaluate_results(results, img_ids)
-
-    def _gather(self) -> list[dict[str, Any]]:
-        if not self._distributed:
-            return self._predictions
-        comm.synchronize()
-        return list(itertools.chain(*comm.gather(self._predictions, dst=0)))
 
     def _evaluate_results(
         self, results: list[dict[str, Any]], img_ids: Sequence[int] | None
     ) -> dict[str, dict[str, float]]:
         self._logger.info("Preparing results for COCO format ...")
         self._to_dataset_ids(results)
-        if self._output_dir:
-            path = os.path.join(self._output_dir, "coco_instances_results.json")
-            self._logger.info(f"Saving results to {path}")
-            with atomic_write(path, "w") as f:
-                json.dump(results, f)
+        self._write("coco_instances_results.json", results)
         if "annotations" not in self._ground_truth.dataset:
             self._logger.info("Annotations are not available for evaluation.")
             return {}
@@ -223,22 +278,6 @@ class COCOEvaluator(DatasetEvaluator):
                 "check num_classes of the model"
             )
             result["category_id"] = dataset_ids[number]
-
-    def _check_image_ids(self, results: list[dict[str, Any]]) -> None:
-        unknown = {result["image_id"] for result in results} - self._ground_truth.imgs.keys()
-        if unknown:
-            raise ValueError(
-                f"{len(unknown)} images with predictions are not in {self._json_file}, for "
-                f"instance image id {min(unknown, key=str)!r}; was another data set loaded?"
-            )
-
-    def _tasks_of(self, results: list[dict[str, Any]]) -> list[str]:
-        has_masks = any("segmentation" in result for result in results)
-        if self._tasks is None:
-            return ["bbox", "segm"] if has_masks else ["bbox"]
-        if "segm" in self._tasks and results and not has_masks:
-            raise ValueError("task 'segm' needs pred_masks, the predictions have only boxes")
-        return sorted(self._tasks)
 
     def _evaluate_task(
         self, task: str, results: list[dict[str, Any]], img_ids: Sequence[int] | None

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import json
 import logging
 import os
 import warnings
@@ -12,21 +11,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.lvis import read_lvis_file
 from detectron2.utils import comm
-from detectron2.utils.file_io import atomic_write
 from detectron2.utils.logger import create_small_table
 
-from .coco_evaluation import instances_to_coco_json
-from .evaluator import DatasetEvaluator
+from .coco_evaluation import InstanceEvaluator
 
 if TYPE_CHECKING:
     from lvis import LVIS
 
-_TASKS = ("bbox", "segm")
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
 
 # What the package reads from the ground truth, beyond what a dataset needs.
@@ -37,7 +32,7 @@ _EVALUATION_KEYS = {
 }
 
 
-class LVISEvaluator(DatasetEvaluator):
+class LVISEvaluator(InstanceEvaluator):
     """Average precision of boxes and masks by the rules of LVIS.
 
     A prediction counts only in images where its category is known to be present or absent.
@@ -69,43 +64,14 @@ class LVISEvaluator(DatasetEvaluator):
         *,
         max_dets_per_image: int | None = None,
     ):
-        if unknown := set(tasks or ()) - set(_TASKS):
-            raise ValueError(f"tasks must be of {_TASKS}, got {sorted(unknown)}")
-        if max_dets_per_image is not None and max_dets_per_image < 1:
-            raise ValueError(f"max_dets_per_image must be at least 1, got {max_dets_per_image}")
-        self._logger = logging.getLogger(__name__)
-        self._tasks = tasks
-        self._distributed = distributed
-        self._output_dir = output_dir
-        self._max_dets = 300 if max_dets_per_image is None else max_dets_per_image
+        super().__init__(
+            tasks,
+            distributed,
+            output_dir,
+            300 if max_dets_per_image is None else max_dets_per_image,
+        )
         self._json_file = MetadataCatalog.get(dataset_name).json_file
         self._ground_truth = _load_ground_truth(self._json_file)
-        self._predictions: list[dict[str, Any]] = []
-
-    def reset(self) -> None:
-        """Forget all predictions."""
-        self._predictions = []
-
-    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Keep the detections of a batch, encoded.
-
-        Args:
-            inputs: dicts with `image_id`.
-            outputs: dicts with `instances` (see `instances_to_coco_json`), on any device.
-
-        Raises:
-            KeyError: an input has no `image_id`.
-        """
-        for image, output in zip(inputs, outputs, strict=True):
-            if "image_id" not in image:
-                raise KeyError(
-                    "LVISEvaluator needs 'image_id' in each input dict, "
-                    f"got the keys {sorted(image)}"
-                )
-            if "instances" in output:
-                instances = output["instances"].to(torch.device("cpu"))
-                results = instances_to_coco_json(instances, image["image_id"])
-                self._predictions.append({"image_id": image["image_id"], "instances": results})
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Write the result files, compute the metrics and drop the predictions.
@@ -119,11 +85,7 @@ class LVISEvaluator(DatasetEvaluator):
             AssertionError: a predicted class is not one of the data set.
             ValueError: an image id is not in the ground truth, or task "segm" has no masks.
         """
-        predictions = self._predictions
-        if self._distributed:
-            comm.synchronize()
-            predictions = list(itertools.chain(*comm.gather(predictions, dst=0)))
-        self.reset()
+        predictions = self._gather()
         if self._distributed and not comm.is_main_process():
             return None
         if not predictions:
@@ -142,19 +104,6 @@ class LVISEvaluator(DatasetEvaluator):
             (task, self._evaluate_task(task, results)) for task in self._tasks_of(results)
         )
 
-    def _write(self, name: str, content: list[dict[str, Any]]) -> None:
-        if self._output_dir is None:
-            return
-        os.makedirs(self._output_dir, exist_ok=True)
-        path = os.path.join(self._output_dir, name)
-        self._logger.info(f"Saving results to {path}")
-        if name.endswith(".json"):
-            with atomic_write(path) as f:
-                json.dump(content, f)
-        else:
-            with atomic_write(path, "wb") as f:
-                torch.save(content, f)
-
     def _to_dataset_ids(self, results: list[dict[str, Any]]) -> None:
         """Turn classes from 0 into category ids from 1, in place, and check all ids."""
         for result in results:
@@ -164,20 +113,7 @@ class LVISEvaluator(DatasetEvaluator):
                 f"{result['category_id'] - 1}, but {self._json_file} has "
                 f"{len(self._ground_truth.cats)} categories; check num_classes of the model"
             )
-        unknown = {result["image_id"] for result in results} - self._ground_truth.imgs.keys()
-        if unknown:
-            raise ValueError(
-                f"{len(unknown)} images with predictions are not in {self._json_file}, for "
-                f"instance image id {min(unknown, key=str)!r}; was another data set loaded?"
-            )
-
-    def _tasks_of(self, results: list[dict[str, Any]]) -> list[str]:
-        has_masks = any("segmentation" in result for result in results)
-        if self._tasks is None:
-            return ["bbox", "segm"] if has_masks else ["bbox"]
-        if "segm" in self._tasks and results and not has_masks:
-            raise ValueError("task 'segm' needs pred_masks, the predictions have only boxes")
-        return sorted(self._tasks)
+        self._check_image_ids(results)
 
     def _evaluate_task(self, task: str, results: list[dict[str, Any]]) -> dict[str, float]:
         if not results:
