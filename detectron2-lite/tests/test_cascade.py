@@ -1,4 +1,4 @@
-"""CascadeROIHeads: golden cases alone and in a whole detector, its own rules one by one."""
+"""CascadeROIHeads in a whole detector and its own rules; alone it is in test_roi_heads.py."""
 
 import numpy as np
 import pytest
@@ -31,8 +31,6 @@ from detectron2.utils.events import EventStorage
 
 ARRAYS, META = load("roi_heads")
 SIZES = [tuple(size) for size in META["input"]["image_sizes"]]
-CASES = [name for name in META if name.startswith("cascade_")]
-RUNS = [(case, run) for case in CASES for run in META[case] if run.startswith("train_")]
 
 
 def filled_heads(case="cascade_LN", **overrides):
@@ -63,46 +61,6 @@ def assert_detections(arrays, name, found):
     assert_boxes(arrays, f"{name}.boxes", found.pred_boxes)
     assert_array(arrays, f"{name}.scores", found.scores)
     assert_array(arrays, f"{name}.classes", found.pred_classes)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_parameter_names_are_those_of_released_checkpoints(case):
-    assert state_dict_shapes(filled_heads(case)) == META[case]["state_dict"]
-
-
-@pytest.mark.parametrize("case", CASES)
-@torch.no_grad()
-def test_detections_equal_the_stored_ones(case):
-    detections, losses = filled_heads(case).eval()(None, features(), proposals())
-    assert losses == {}
-    for i, found in enumerate(detections):
-        assert_detections(ARRAYS, f"{case}.eval{i}", found)
-        assert_array(ARRAYS, f"{case}.eval{i}.masks", found.pred_masks)
-
-
-@pytest.mark.parametrize(("case", "run"), RUNS)
-def test_training_step_equals_the_stored_one(case, run):
-    expected = META[case][run]
-    heads = filled_heads(case, **expected["arguments"])
-    targets = golden_targets(
-        ARRAYS,
-        SIZES,
-        bitmasks=expected["gt_masks"] == "bitmask",
-        second_empty=expected["second_image_without_gt"],
-    )
-    maps = features(requires_grad=True)
-    if expected["manual_seed"] is not None:
-        torch.manual_seed(expected["manual_seed"])
-    with EventStorage(0) as storage:
-        sampled, losses = heads(None, maps, proposals(), targets)
-    assert list(losses) == expected["loss_order"]
-    assert_losses(expected["losses"], losses)
-    assert_scalars(expected["scalars"], storage)
-    assert [len(x) for x in sampled] == expected["sampled"]
-    assert sorted(sampled[0].get_fields()) == expected["fields"]
-    backward(losses)
-    assert_grad_norms(expected["grad_norms"], heads)
-    assert_grad_norms(expected["feature_grad_norms"], {name: x.grad for name, x in maps.items()})
 
 
 # ---- the whole detector

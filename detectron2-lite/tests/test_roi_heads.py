@@ -43,7 +43,7 @@ from detectron2.utils.events import EventStorage
 ARRAYS, META = load("roi_heads")
 SIZES = [tuple(size) for size in META["input"]["image_sizes"]]
 NUM_CLASSES = META["input"]["num_classes"]
-CASES = [name for name in META if name.startswith("std_")]
+CASES = [name for name in META if name.startswith(("std_", "cascade_"))]
 RUNS = [(case, run) for case in CASES for run in META[case] if run.startswith("train_")]
 
 
