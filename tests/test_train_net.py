@@ -124,7 +124,7 @@ def test_two_processes_train_and_evaluate(toy_root, tmp_path, starter):
         arguments = command("--num-gpus", "2", "--dist-url", "auto", *overrides)
     with started(arguments) as process:
         log = process.communicate(timeout=200)[0]
-    assert process.returncode == 0, log[-3000:]
+    assert process.returncode == 0, log
     assert "Rank of current process: 0. World size: 2" in (output / "log.txt").read_text()
     assert "Rank of current process: 1. World size: 2" in (output / "log.txt.rank1").read_text()
     assert iterations_of(metrics(output)) == [0, 1]

@@ -1,6 +1,7 @@
 """Starts the processes of a distributed run."""
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -68,6 +69,18 @@ class _Run:
             raise
         comm.create_local_process_group(self.num_local)
         comm.synchronize()
+
+    @staticmethod
+    def leave() -> None:
+        """Take this process out of the run, which it has ended well, together with the others.
+
+        Nobody closes its connections while another still uses them, and what holds the process
+        group (a wrapped model in a reference cycle) is freed while the interpreter is still alive.
+        A process that has failed must not call this: it would wait for the others.
+        """
+        comm.synchronize()
+        gc.collect()
+        dist.destroy_process_group()
 
     def _store_of_this_start(self, rank: int) -> dist.Store:
         """A part of torchrun's store that no earlier start of the run has used.
@@ -181,7 +194,7 @@ def _worker(
         if not (isinstance(error, SystemExit) and error.code in (None, 0)):
             _report_if_first(report, local_rank)
         raise
-    dist.destroy_process_group()
+    run.leave()
 
 
 def _report_if_first(report: Path, local_rank: int) -> None:
@@ -244,10 +257,10 @@ def _run_under_torchrun(main_func: Callable[..., Any], args: tuple, timeout: tim
     num_local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     _check_gpus(num_local)
     first_rank = int(os.environ["RANK"]) - local_rank
-    _Run(None, world_size, num_local, first_rank, timeout).join(local_rank)
+    run = _Run(None, world_size, num_local, first_rank, timeout)
+    run.join(local_rank)
     record(main_func)(*args)  # tells torchrun the exception, for its summary of the failed run
-    # Only after success: a process that fails must end without waiting for the others.
-    dist.destroy_process_group()
+    run.leave()
 
 
 def _check_gpus(num_local: int) -> None:

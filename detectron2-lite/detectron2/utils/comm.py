@@ -49,7 +49,8 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
     )
     for first in range(0, world_size, num_workers_per_machine):
         ranks = list(range(first, first + num_workers_per_machine))
-        group = dist.new_group(ranks)
+        # One machine: all processes are local, and a second mesh of connections would be waste.
+        group = dist.group.WORLD if len(ranks) == world_size else dist.new_group(ranks)
         if get_rank() in ranks:
             _local_group, _run_of_local_group = group, dist.group.WORLD
 
