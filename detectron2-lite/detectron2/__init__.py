@@ -5,12 +5,4 @@ from detectron2._version import __version__
 
 __all__ = ["__version__"]
 
-__getattr__ = missing_names(
-    __name__,
-    {
-        "export",
-        "model_zoo",
-        "projects",
-        "tracking",
-    },
-)
+__getattr__ = missing_names(__name__, "export model_zoo projects tracking")

@@ -1,23 +1,23 @@
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import NoReturn
 
 _left_out: set[str] = set()
 
 
-def missing_names(module: str, names: Collection[str]) -> Callable[[str], NoReturn]:
+def missing_names(module: str, names: str) -> Callable[[str], NoReturn]:
     """Make a module-level `__getattr__` that explains which names lite leaves out.
 
     Args:
         module: `__name__` of the module that gets the function.
-        names: public names and submodules that upstream Detectron2 has in this module and
-            detectron2-lite has not.
+        names: public names and submodules, separated by blanks, that upstream Detectron2 has in
+            this module and detectron2-lite has not.
 
     Returns:
-        A function to bind to `__getattr__` in that module. It raises ImportError for `names`, so
+        A function to bind to `__getattr__` in that module. It raises ImportError for these, so
         that `from module import name` shows the explanation, and AttributeError for any other name.
     """
-    _left_out.update(f"{module}.{name}" for name in names)
+    _left_out.update(f"{module}.{name}" for name in names.split())
 
     def __getattr__(name: str) -> NoReturn:
         _refuse(f"{module}.{name}")

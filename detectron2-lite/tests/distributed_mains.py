@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from detectron2.engine import SimpleTrainer, create_ddp_model
+from detectron2.engine import EvalHook, SimpleTrainer, create_ddp_model
 from detectron2.layers import get_norm
 from detectron2.utils import comm
 
@@ -31,17 +32,23 @@ class ScaledData(nn.Module):
         return {name: losses[name] for name in names}
 
 
+def batches_of(rank: int, *values: float) -> list[list[dict]]:
+    """Batches of one image for `ScaledData`."""
+    return [
+        [{"x": torch.tensor(x), "image_id": 10 * i + rank, "file_name": f"{i}_{rank}.jpg"}]
+        for i, x in enumerate(values)
+    ]
+
+
 def train_together(folder: str) -> None:
     """Train 3 iterations on losses of which rank 1 has a NaN in the last."""
     rank = comm.get_rank()
     assert (comm.get_world_size(), comm.get_local_rank(), comm.get_local_size()) == (2, rank, 2)
-    model = create_ddp_model(ScaledData(), fp16_compression=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        model = create_ddp_model(ScaledData(), fp16_compression=True, broadcast_buffers=False)
     assert isinstance(model, nn.parallel.DistributedDataParallel)
-    last = math.nan if rank == 1 else 1.0
-    data = [
-        [{"x": torch.tensor(x), "image_id": 10 * i + rank, "file_name": f"{i}_{rank}.jpg"}]
-        for i, x in enumerate((1.0 + rank, 3.0, last))
-    ]
+    data = batches_of(rank, 1.0 + rank, 3.0, math.nan if rank == 1 else 1.0)
     trainer = SimpleTrainer(model, data, torch.optim.SGD(model.parameters(), lr=0.5))
     try:
         trainer.train(0, 3)
@@ -86,13 +93,38 @@ def diverge() -> None:
     raise FloatingPointError("the loss of image 139")
 
 
-def fail_on_rank_1(how: str) -> None:
+class DivergingData(ScaledData):
+    """Finds itself, as a proposal network does, that a number is infinite."""
+
+    def forward(self, batch):
+        if batch[0]["x"].isinf():
+            raise FloatingPointError("boxes are infinite")
+        return super().forward(batch)
+
+
+def diverge_in_last_iteration(folder: str) -> None:
+    """Train 2 iterations, of which the second raises on rank 1, with an evaluation at the end."""
+    rank = comm.get_rank()
+    model = create_ddp_model(DivergingData())
+    data = batches_of(rank, 1.0, math.inf if rank == 1 else 1.0)
+    trainer = SimpleTrainer(model, data, torch.optim.SGD(model.parameters(), lr=0.5))
+
+    def evaluate() -> None:
+        Path(folder, f"evaluated{rank}").touch()
+        comm.synchronize()
+
+    trainer.register_hooks([EvalHook(0, evaluate)])
+    trainer.train(0, 2)
+
+
+def fail_on_rank_1(how: str, folder: str) -> None:
     """End rank 1 in some way while rank 0 waits for it in a collective."""
     logging.disable()
     if comm.get_rank() == 0:
         dist.barrier()
         time.sleep(60)
     time.sleep(0.5)  # rank 0 is in the barrier
+    Path(folder, "failing").touch()
     if how == "raise":
         raise KeyError("the annotation of image 139")
     if how == "kill":

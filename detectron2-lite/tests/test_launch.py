@@ -103,6 +103,10 @@ def test_sync_bn_trains_data_parallel_on_the_cpu_as_in_one_process(trained_twice
     assert all(not torch.equal(before[name], expected[name]) for name in ("0.weight", "1.weight"))
 
 
+def seconds_since_failure(folder):
+    return time.time() - (folder / "failing").stat().st_mtime
+
+
 @needs_gloo
 @pytest.mark.lite
 @pytest.mark.parametrize(
@@ -118,12 +122,26 @@ def test_sync_bn_trains_data_parallel_on_the_cpu_as_in_one_process(trained_twice
         ("kill", mp.ProcessExitedException, "rank 1 of 2 has died with exit code -9 .SIGKILL; "),
     ],
 )
-def test_failing_rank_takes_the_others_down_at_once_and_is_named(how, error, message):
-    start = time.monotonic()
+def test_failing_rank_takes_the_others_down_at_once_and_is_named(tmp_path, how, error, message):
     with pytest.raises(error, match=message) as info:
-        launch(distributed_mains.fail_on_rank_1, 2, dist_url="auto", args=(how,))
-    assert time.monotonic() - start < 30  # rank 0 would wait for 60 s, or for the timeout of 30 min
+        launch(distributed_mains.fail_on_rank_1, 2, dist_url="auto", args=(how, str(tmp_path)))
+    # Rank 0 would wait for 60 s, or for the timeout of 30 min.
+    assert seconds_since_failure(tmp_path) < 30
     assert info.value.error_index == 1
+
+
+@needs_gloo
+@pytest.mark.lite
+def test_rank_that_fails_in_the_last_iteration_is_not_evaluated_and_does_not_wait(tmp_path):
+    message = r"boxes are infinite .iteration=1; on rank 1, images \['11 1_1.jpg'\]"
+    with pytest.raises(mp.ProcessRaisedException, match=message):
+        launch(
+            distributed_mains.diverge_in_last_iteration,
+            2,
+            args=(str(tmp_path),),
+            timeout=timedelta(seconds=60),  # how long ranks would wait for each other
+        )
+    assert os.listdir(tmp_path) == []
 
 
 def free_port() -> int:
@@ -136,16 +154,11 @@ def free_port() -> int:
 @pytest.mark.lite
 def test_rank_killed_on_one_machine_ends_the_run_on_the_other(tmp_path):
     url = f"tcp://127.0.0.1:{free_port()}"
-    start = time.monotonic()
+    main, args = distributed_mains.fail_on_rank_1, ("kill", str(tmp_path))
     with ThreadPoolExecutor() as machines:
-        runs = [
-            machines.submit(
-                launch, distributed_mains.fail_on_rank_1, 1, 2, rank, url, args=("kill",)
-            )
-            for rank in (0, 1)
-        ]
+        runs = [machines.submit(launch, main, 1, 2, rank, url, args=args) for rank in (0, 1)]
         other, killed = (run.exception() for run in runs)
-    assert time.monotonic() - start < 60
+    assert seconds_since_failure(tmp_path) < 30
     assert "rank 1 of 2 has died with exit code -9 (SIGKILL; " in str(killed)
     assert "rank 0 of 2 has failed:" in str(other)
     assert "If a connection was lost, the output of the other machines has the cause." in str(other)

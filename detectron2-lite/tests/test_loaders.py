@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, Sampler
 
 from detectron2.data import (
     DatasetFromList,
@@ -252,6 +252,61 @@ def test_batch_size_may_be_given_per_rank(monkeypatch):
     assert len(next(iter(loader))) == 3
     with pytest.raises(ValueError, match="total_batch_size"):
         build_detection_train_loader(records(6), total_batch_size=6, **arguments)
+
+
+@pytest.mark.lite
+@pytest.mark.parametrize("num_workers, world_size", [(0, 1), (0, 2), (2, 1)])
+def test_resumed_loader_goes_on_with_the_batches_of_the_uninterrupted_one(
+    monkeypatch, num_workers, world_size
+):
+    monkeypatch.setattr(comm, "get_world_size", lambda: world_size)
+    monkeypatch.setattr(comm, "get_rank", lambda: world_size - 1)
+
+    def make():
+        return build_detection_train_loader(
+            records(7),
+            mapper=None,
+            sampler=TrainingSampler(7, seed=1),
+            total_batch_size=2 * world_size,
+            aspect_ratio_grouping=False,
+            num_workers=num_workers,
+        )
+
+    whole, resumed = image_ids(make(), 9), make()
+    resumed.set_start(5)
+    assert image_ids(resumed, 4) == whole[5:]
+
+
+@pytest.mark.lite
+@pytest.mark.parametrize("collate_fn", [None, list])
+def test_resumed_loader_that_groups_leaves_out_the_images_of_the_batches_before(collate_fn):
+    loader = build_detection_train_loader(
+        records(8),
+        mapper=None,
+        sampler=TrainingSampler(8, shuffle=False, seed=0),
+        total_batch_size=2,
+        collate_fn=collate_fn,
+    )
+    loader.set_start(3)  # after 6 images
+    assert image_ids(loader, 3) == [[6, 0], [7, 1], [2, 4]]
+
+
+@pytest.mark.lite
+def test_data_that_cannot_begin_later_begin_anew_with_a_warning(log):
+    class OwnSampler(Sampler):
+        def __iter__(self):
+            yield from range(4)
+
+    arguments = {"mapper": None, "total_batch_size": 2, "aspect_ratio_grouping": False}
+    for data, name in ((records(4), "OwnSampler"), (Counting(), "Counting")):
+        sampler = OwnSampler() if name == "OwnSampler" else None
+        loader = build_detection_train_loader(data, sampler=sampler, **arguments)
+        before = list(loader)
+        loader.set_start(0)
+        assert f"{name} cannot begin later" not in log.text
+        loader.set_start(1)
+        assert f"{name} cannot begin later: its samples come again from the first" in log.text
+        assert list(loader) == before
 
 
 @pytest.mark.parametrize("grouping", [False, True])

@@ -1,5 +1,7 @@
 """GeneralizedRCNN: golden cases of a whole Mask R-CNN, and its own steps one by one."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -20,14 +22,16 @@ from golden_detectors import (
     golden_targets,
 )
 
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling import GeneralizedRCNN
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, ROIMasks
 from detectron2.utils.events import EventStorage
 
 ARRAYS, META = load("mask_rcnn")
 RPN_BASE = load("rpn")[1]["base_arguments"]
 SIZES = [tuple(size) for size in META["input"]["sizes"]]
 OUTPUT_SIZES = META["input"]["height_width"]
+PIXEL_STATISTICS = ("pixel_mean", "pixel_std")
 CASES = [name for name in META if name.startswith("mask_rcnn_")]
 
 
@@ -247,6 +251,22 @@ def test_pictures_are_drawn_at_every_period():
         with EventStorage(iteration):
             model(training_inputs())
     assert seen == [2]
+
+
+@pytest.mark.lite
+@torch.no_grad()
+def test_masks_that_are_not_pasted_are_those_that_would_be(small):
+    pasted = small(inputs())
+    parts = {name: getattr(small, name) for name in ("backbone", "proposal_generator", "roi_heads")}
+    statistics = {name: getattr(small, name).flatten().tolist() for name in PIXEL_STATISTICS}
+    model = GeneralizedRCNN(**parts, **statistics, paste_masks=False).eval()
+    model = pickle.loads(pickle.dumps(model))
+    for found, whole, size in zip(model(inputs()), pasted, OUTPUT_SIZES, strict=True):
+        found, whole = found["instances"], whole["instances"]
+        assert isinstance(found.pred_masks, ROIMasks) and len(found) > 0
+        assert instances_to_coco_json(found, 1) == instances_to_coco_json(whole, 1)
+        bitmaps = found.pred_masks.to_bitmasks(found.pred_boxes, *size).tensor
+        assert torch.equal(bitmaps, whole.pred_masks)
 
 
 @pytest.mark.parametrize(

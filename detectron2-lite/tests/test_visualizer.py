@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
+from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks, ROIMasks
 from detectron2.utils.visualizer import ColorMode, VisImage, Visualizer
 
 HEIGHT, WIDTH = 80, 120
@@ -133,6 +133,15 @@ def test_a_prediction_is_drawn_with_box_mask_and_label():
     drawn = changed(Visualizer(GREY, META).draw_instance_predictions(prediction()))
     assert drawn[25:65, 45:95].all()
     assert not drawn[:, :30].any()
+
+
+@pytest.mark.lite
+def test_masks_of_regions_are_drawn_as_those_of_the_image():
+    given, regions, pictures = prediction(), ROIMasks(torch.ones(1, 7, 7)), []
+    for masks in (regions, regions.to_bitmasks(given.pred_boxes, HEIGHT, WIDTH).tensor):
+        given.pred_masks = masks
+        pictures.append(Visualizer(GREY, META).draw_instance_predictions(given).get_image())
+    np.testing.assert_array_equal(*pictures)
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,8 @@ __all__ = ["LazyCall", "LazyConfig", "instantiate"]
 
 __getattr__ = missing_names(
     __name__,
-    {
-        "CfgNode",
-        "compat",
-        "config",
-        "configurable",
-        "defaults",
-        "downgrade_config",
-        "get_cfg",
-        "global_cfg",
-        "set_global_cfg",
-        "upgrade_config",
-    },
+    """
+    CfgNode compat config configurable defaults downgrade_config get_cfg global_cfg set_global_cfg
+    upgrade_config
+    """,
 )

@@ -34,4 +34,4 @@ __all__ = [
     "transforms",
 ]
 
-__getattr__ = missing_names(__name__, {"load_proposals_into_dataset"})
+__getattr__ = missing_names(__name__, "benchmark load_proposals_into_dataset")

@@ -8,15 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from tabulate import tabulate
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Sampler
 
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import log_first_n
+from detectron2.utils.logger import create_wide_table, log_first_n
 
 from .catalog import DatasetCatalog, MetadataCatalog
-from .common import AspectRatioGroupedDataset, DatasetFromList, MapDataset, ToIterableDataset
+from .common import (
+    AspectRatioGroupedDataset,
+    DatasetFromList,
+    MapDataset,
+    ToIterableDataset,
+    TrainingLoader,
+)
 from .detection_utils import describe_image
 from .samplers import InferenceSampler, TrainingSampler
 
@@ -138,16 +143,8 @@ def print_instances_class_histogram(
                 f"{position} of {describe_image(record)}"
             )
             counts[category] += 1
-    cells = [cell for name, n in zip(class_names, counts, strict=True) for cell in (name, int(n))]
-    cells += ["total", int(counts.sum())]
-    columns = min(6, len(cells))
-    table = tabulate(
-        [cells[i : i + columns] for i in range(0, len(cells), columns)],
-        headers=["category", "#instances"] * (columns // 2),
-        tablefmt="pipe",
-        numalign="left",
-        stralign="center",
-    )
+    numbers = [*zip(class_names, counts.tolist(), strict=True), ("total", int(counts.sum()))]
+    table = create_wide_table(numbers, ("category", "#instances"), stralign="center")
     log_first_n(
         logging.INFO,
         f"Distribution of instances among all {len(class_names)} categories:\n{table}",
@@ -182,7 +179,8 @@ def build_detection_train_loader(
         **kwargs: further arguments of `build_batch_data_loader`.
 
     Returns:
-        An iterable over batches of total_batch_size / world size elements.
+        An iterable over batches of total_batch_size / world size elements. Its method
+        `set_start(iteration)` lets a resumed run go on where it was stopped.
 
     Raises:
         AssertionError: `sampler` has the wrong type or comes with an iterable dataset, or the
@@ -257,10 +255,10 @@ def build_batch_data_loader(
         kwargs |= {"prefetch_factor": prefetch_factor, "persistent_workers": persistent_workers}
     if not aspect_ratio_grouping:
         collate_fn = collate_fn or _as_list
-        return DataLoader(
+        return TrainingLoader(
             dataset, batch_size=batch_size, drop_last=drop_last, collate_fn=collate_fn, **kwargs
         )
-    single_elements = DataLoader(dataset, collate_fn=operator.itemgetter(0), **kwargs)
+    single_elements = TrainingLoader(dataset, collate_fn=operator.itemgetter(0), **kwargs)
     batches = AspectRatioGroupedDataset(single_elements, batch_size)
     return batches if collate_fn is None else MapDataset(batches, collate_fn)
 

@@ -67,7 +67,17 @@ class Metadata:
         return f"Metadata({', '.join(f'{k}={v!r}' for k, v in self.as_dict().items())})"
 
 
-class _DatasetCatalog(UserDict):
+class _Catalog(UserDict):
+    def remove(self, name: str) -> None:
+        """Forget `name`; KeyError where it is unknown."""
+        self.pop(name)
+
+    def list(self) -> builtins.list[str]:
+        """The known names, in the order in which they came."""
+        return [*self]
+
+
+class _DatasetCatalog(_Catalog):
     """Dataset name -> function without arguments that loads it.
 
     The function returns a list of standard dataset dicts (or a torch Dataset) and gives the same
@@ -101,16 +111,8 @@ class _DatasetCatalog(UserDict):
             )
         return self[name]()
 
-    def remove(self, name: str) -> None:
-        """Forget `name`; KeyError where it is not registered."""
-        self.pop(name)
 
-    def list(self) -> builtins.list[str]:
-        """The registered names, in order of registration."""
-        return [*self]
-
-
-class _MetadataCatalog(UserDict):
+class _MetadataCatalog(_Catalog):
     """Dataset name -> its Metadata, one object per name in the whole program."""
 
     def get(self, name: str) -> Metadata:
@@ -119,14 +121,6 @@ class _MetadataCatalog(UserDict):
         if name not in self:
             self[name] = Metadata(name=name)
         return self[name]
-
-    def remove(self, name: str) -> None:
-        """Forget the metadata of `name`; KeyError where there is none."""
-        self.pop(name)
-
-    def list(self) -> builtins.list[str]:
-        """The names that have metadata, in order of creation."""
-        return [*self]
 
 
 DatasetCatalog = _DatasetCatalog()

@@ -11,7 +11,9 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import torch
-from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+
+from detectron2.utils import comm
 
 __all__ = ["AspectRatioGroupedDataset", "DatasetFromList", "MapDataset", "ToIterableDataset"]
 
@@ -161,6 +163,9 @@ class _MapIterableDataset(IterableDataset):
     def __len__(self) -> int:
         return len(self._dataset)
 
+    def set_start(self, iteration: int) -> None:
+        _start_later(self._dataset, iteration)
+
     def __iter__(self) -> Iterator[Any]:
         return (result for result in map(self._map_func, self._dataset) if result is not None)
 
@@ -199,11 +204,37 @@ class ToIterableDataset(IterableDataset):
     def __len__(self) -> int:
         return len(self._sampler)
 
+    def set_start(self, chunk: int) -> None:
+        """Let iterators made from now on begin at a later chunk of every rank.
+
+        Args:
+            chunk: how many chunks of `shard_chunk_size` each rank leaves out.
+        """
+        _start_later(self._sampler, chunk * self._chunk_size * comm.get_world_size())
+
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info() if self._shard_sampler else None
         for position, index in enumerate(self._sampler):
             if worker is None or position // self._chunk_size % worker.num_workers == worker.id:
                 yield self._dataset[index]
+
+
+class TrainingLoader(DataLoader):
+    """A `DataLoader` that can go on where an earlier run was stopped.
+
+    The samples are the same only if the sampler has the same seed.
+    """
+
+    def set_start(self, iteration: int) -> None:
+        """Let iterators made from now on begin at a later iteration.
+
+        What has no `set_start` itself (a sampler of another package, a dataset that is iterable)
+        begins anew, with a warning.
+
+        Args:
+            iteration: how many batches of every rank are left out.
+        """
+        _start_later(self.dataset, iteration)
 
 
 class AspectRatioGroupedDataset(IterableDataset):
@@ -222,6 +253,10 @@ class AspectRatioGroupedDataset(IterableDataset):
         self.batch_size = batch_size
         self._buckets: tuple[list, list] = ([], [])
 
+    def set_start(self, iteration: int) -> None:
+        """See `TrainingLoader`; images that waited for their batch before are left out."""
+        _start_later(self.dataset, iteration)
+
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         for element in self.dataset:
             bucket = self._buckets[element["width"] > element["height"]]
@@ -230,3 +265,12 @@ class AspectRatioGroupedDataset(IterableDataset):
                 batch = bucket[:]
                 bucket.clear()  # before yielding: the consumer may never come back
                 yield batch
+
+
+def _start_later(data: Any, start: int) -> None:
+    if hasattr(data, "set_start"):
+        data.set_start(start)
+    elif start > 0:
+        logger.warning(
+            "%s cannot begin later: its samples come again from the first one", type(data).__name__
+        )

@@ -104,7 +104,8 @@ class DatasetMapper:
         transforms = self.augmentations(aug_input)
         image = aug_input.image
         # A copy, because the array may be read-only, reversed or a view of a larger image.
-        dataset_dict["image"] = torch.from_numpy(_channels_first(image).copy())
+        channels_first = np.atleast_3d(image).transpose(2, 0, 1)  # (C, H, W)
+        dataset_dict["image"] = torch.from_numpy(channels_first.copy())
         if not self.is_train:
             dataset_dict.pop("annotations", None)
         elif "annotations" in dataset_dict:
@@ -112,18 +113,17 @@ class DatasetMapper:
         return dataset_dict
 
     def _read_image(self, dataset_dict: dict[str, Any]) -> np.ndarray:
-        name = utils.describe_image(dataset_dict)
+        name, file_name = utils.describe_image(dataset_dict), dataset_dict["file_name"]
         try:
-            image = utils.read_image(dataset_dict["file_name"], format=self.image_format)
+            image = utils.read_image(file_name, format=self.image_format)
         except FileNotFoundError as e:
             raise FileNotFoundError(
                 f"{name} must exist, but there is no such file; check the image root of the "
                 "data set"
             ) from e
-        except OSError as e:
-            raise OSError(f"{name}: {e}") from e
-        except ValueError as e:
-            raise ValueError(f"{name}: {e}") from e
+        except (OSError, ValueError) as e:
+            kind = OSError if isinstance(e, OSError) else ValueError
+            raise kind(f"{name}: {str(e).removeprefix(f'{file_name} ')}") from e
         utils.check_image_size(dataset_dict, image)
         return image
 
@@ -192,10 +192,6 @@ def _named(where: str) -> Iterator[None]:
         raise AssertionError(f"{where}: {e}") from e
     except (KeyError, TypeError, ValueError) as e:
         raise ValueError(f"{where}: {e}") from e
-
-
-def _channels_first(image: np.ndarray) -> np.ndarray:
-    return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)  # (C, H, W)
 
 
 def _is_crop(aug: T.Augmentation | T.Transform) -> bool:

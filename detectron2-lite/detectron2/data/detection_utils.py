@@ -19,6 +19,7 @@ from detectron2.structures import (
     PolygonMasks,
     polygons_to_bitmask,
 )
+from detectron2.structures.masks import compressed_rle
 from detectron2.utils.file_io import PathManager
 
 __all__ = [
@@ -402,9 +403,7 @@ def _decode_rle(rle: dict[str, Any]) -> np.ndarray:
             f"the run lengths of an RLE of size {[height, width]} must be at least 0 and sum to "
             f"{height * width}, got {len(runs)} with the sum {sum(runs)}; correct the annotation"
         )
-    if isinstance(rle["counts"], list):  # uncompressed
-        rle = mask_util.frPyObjects(rle, *rle["size"])
-    return mask_util.decode(rle)
+    return mask_util.decode(compressed_rle(rle))
 
 
 def _run_lengths(counts: list[int] | str | bytes) -> list[int]:

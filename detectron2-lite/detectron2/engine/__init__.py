@@ -3,12 +3,7 @@
 from detectron2._missing import missing_names
 
 from . import hooks
-from .defaults import (
-    create_ddp_model,
-    default_argument_parser,
-    default_setup,
-    default_writers,
-)
+from .defaults import create_ddp_model, default_argument_parser, default_setup, default_writers
 from .hooks import (
     BestCheckpointer,
     CallbackHook,
@@ -43,12 +38,5 @@ __all__ = [
 
 __getattr__ = missing_names(
     __name__,
-    {
-        "AutogradProfiler",
-        "DefaultPredictor",
-        "DefaultTrainer",
-        "PreciseBN",
-        "TorchMemoryStats",
-        "TorchProfiler",
-    },
+    "AutogradProfiler DefaultPredictor DefaultTrainer PreciseBN TorchMemoryStats TorchProfiler",
 )

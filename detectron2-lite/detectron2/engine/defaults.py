@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import filecmp
 import importlib.util
+import inspect
 import logging
 import os
 import secrets
@@ -20,26 +21,20 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from detectron2._missing import missing_names
 from detectron2.config import LazyConfig
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.events import (
-    CommonMetricPrinter,
-    EventWriter,
-    JSONWriter,
-    TensorboardXWriter,
-)
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
 
-__all__ = [
-    "create_ddp_model",
-    "default_argument_parser",
-    "default_setup",
-    "default_writers",
-]
+__all__ = ["create_ddp_model", "default_argument_parser", "default_setup", "default_writers"]
+
+__getattr__ = missing_names(__name__, "DefaultPredictor DefaultTrainer")
 
 _MISSING = object()
+_DDP_ARGUMENTS = inspect.signature(DistributedDataParallel).parameters
 
 _EPILOG = """
 Examples:
@@ -196,13 +191,18 @@ def create_ddp_model(
         model: the model, on its device.
         fp16_compression: exchange the gradients in float16; only for a model on CUDA.
         kwargs: arguments of `DistributedDataParallel`. `device_ids` defaults to the local rank
-            for a model on CUDA, and to None for one on the CPU.
+            for a model on CUDA, and to None for one on the CPU. `broadcast_buffers` may be used
+            with every version of torch; where torch calls it `forward_sync_buffers`, all ranks
+            start from the buffers of rank 0, as they do from its weights.
 
     Returns:
         The model itself in a single process, else the wrapped model.
     """
     if comm.get_world_size() == 1:
         return model
+    # The name since torch 2.13, where the old one is deprecated.
+    if "broadcast_buffers" in kwargs and "forward_sync_buffers" in _DDP_ARGUMENTS:
+        kwargs["forward_sync_buffers"] = kwargs.pop("broadcast_buffers")
     on_cuda = any(parameter.is_cuda for parameter in model.parameters())
     if on_cuda:
         kwargs.setdefault("device_ids", [comm.get_local_rank()])

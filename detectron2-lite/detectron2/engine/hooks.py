@@ -16,6 +16,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler as TorchLRScheduler
 
+from detectron2._missing import missing_names
 from detectron2.checkpoint import Checkpointer
 from detectron2.checkpoint import PeriodicCheckpointer as PeriodicCheckpointerBase
 from detectron2.solver import LRMultiplier
@@ -33,6 +34,8 @@ __all__ = [
     "PeriodicCheckpointer",
     "PeriodicWriter",
 ]
+
+__getattr__ = missing_names(__name__, "AutogradProfiler PreciseBN TorchMemoryStats TorchProfiler")
 
 logger = logging.getLogger(__name__)
 
@@ -255,7 +258,7 @@ class BestCheckpointer(HookBase):
 
     def after_train(self) -> None:
         """Compare after the final evaluation."""
-        if self.trainer.iter + 1 >= self.trainer.max_iter:
+        if _is_complete(self.trainer):
             self._compare()
 
     def state_dict(self) -> dict[str, Any]:
@@ -301,6 +304,9 @@ class BestCheckpointer(HookBase):
 class EvalHook(HookBase):
     """Runs an evaluation periodically and after training, on all ranks.
 
+    A training that has failed, even in its last iteration, is not evaluated: a rank that failed
+    would wait for the others, which are still in that iteration and wait for it.
+
     Args:
         eval_period: iterations between two evaluations; 0 evaluates only after training.
         eval_function: returns nested metrics, as in `{"bbox": {"AP": 38.1}}`, stored as scalars
@@ -325,7 +331,7 @@ class EvalHook(HookBase):
 
     def after_train(self) -> None:
         """Evaluate the final model."""
-        if self._eval_after_train and self.trainer.iter + 1 >= self.trainer.max_iter:
+        if self._eval_after_train and _is_complete(self.trainer):
             self._evaluate()
 
     def _evaluate(self) -> None:
@@ -396,6 +402,11 @@ def _is_eval_step(trainer: TrainerBase, period: int) -> bool:
     """Whether a periodic evaluation follows the current iteration, which is not the last."""
     next_iter = trainer.iter + 1
     return period > 0 and next_iter % period == 0 and next_iter != trainer.max_iter
+
+
+def _is_complete(trainer: TrainerBase) -> bool:
+    """Whether all iterations are done; after a failure `iter` is that of the failed iteration."""
+    return trainer.iter >= trainer.max_iter
 
 
 def _metric(name: str, value: Any) -> float:

@@ -1,7 +1,6 @@
 """The training loop, what one iteration does, and the hooks that run around it."""
 
 import logging
-import math
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,13 +9,14 @@ from itertools import chain
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
+
+from .loss_metrics import LossMetrics, describe_images, image_names
 
 logger = logging.getLogger(__name__)
 
@@ -250,7 +250,7 @@ class SimpleTrainer(TrainerBase):
         self.zero_grad_before_forward = zero_grad_before_forward
         self.async_write_metrics = async_write_metrics
         self._data_iterator: Iterator[Any] | None = None
-        self._pending_metrics: _LossMetrics | None = None
+        self._pending_metrics: LossMetrics | None = None
 
     def run_step(self) -> None:
         """Do one iteration.
@@ -308,7 +308,7 @@ class SimpleTrainer(TrainerBase):
         try:
             return self._compute_losses(data)
         except FloatingPointError as error:
-            images = _describe_images({comm.get_rank(): _image_names(data)})
+            images = describe_images({comm.get_rank(): image_names(data)})
             raise FloatingPointError(f"{error} (iteration={self.iter}{images})") from error
 
     def _compute_losses(self, data: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -336,7 +336,7 @@ class SimpleTrainer(TrainerBase):
         self._flush_metrics()
         if (self.iter + 1) % self.gather_metric_period != 0:
             return
-        self._pending_metrics = _LossMetrics(self.iter, losses, data_time, _image_names(data))
+        self._pending_metrics = LossMetrics(self.iter, losses, data_time, image_names(data))
         if not self.async_write_metrics:
             self._flush_metrics()
 
@@ -445,97 +445,6 @@ class AMPTrainer(SimpleTrainer):
     def _update(self) -> None:
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
-
-
-class _LossMetrics:
-    """The losses of one iteration, of all ranks, on their way from the device to the storage.
-
-    Args:
-        iteration: the iteration that the losses belong to.
-        losses: one-element tensors (n of them) by name, the same names on every rank.
-        data_time: seconds that this rank has waited for data.
-        images: names of the images of this rank.
-    """
-
-    def __init__(
-        self,
-        iteration: int,
-        losses: Mapping[str, torch.Tensor],
-        data_time: float,
-        images: list[str],
-    ):
-        self._images = images
-        self._iteration = iteration
-        self._names = list(losses)
-        self._data_time = data_time
-        # Ranks may build their dicts in different orders; the columns must mean the same.
-        columns = [losses[name].detach().reshape(()).float() for name in sorted(losses)]
-        rows = _all_gather_rows(torch.stack([*columns, columns[0].new_tensor(data_time)]))
-        self._rows = rows.to("cpu", non_blocking=rows.is_cuda)
-        self._arrived = torch.cuda.Event() if rows.is_cuda else None
-        if self._arrived is not None:
-            self._arrived.record()
-
-    def store(self, together: bool) -> None:
-        """Put the scalars into the event storage, which every rank does with the same losses.
-
-        Args:
-            together: whether all ranks call this now, so that they can ask each other for the
-                images of a loss that is not finite.
-
-        Raises:
-            FloatingPointError: the total loss is not finite.
-        """
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        *columns, data_times = self._rows.T.tolist()  # (R, n + 1) -> n + 1 lists of R values
-        means = [sum(column) / len(column) for column in columns]
-        by_name = dict(zip(sorted(self._names), means, strict=True))
-        losses = {name: by_name[name] for name in self._names}
-        total = sum(means)
-        if not math.isfinite(total):
-            raise FloatingPointError(
-                f"Loss became infinite or NaN at iteration={self._iteration}! loss_dict = {losses}"
-                + _describe_images(self._bad_images(together))
-            )
-        scalars = {"data_time": max(data_times), "rank_data_time": self._data_time}
-        scalars.update({"total_loss": total, **losses})
-        get_event_storage().put_scalars(cur_iter=self._iteration, **scalars)
-
-    def _bad_images(self, together: bool) -> dict[int, list[str]]:
-        """The images of each rank that has a loss which is not finite, as far as known here."""
-        bad = [rank for rank, row in enumerate(self._rows) if not row.isfinite().all()]
-        known = {comm.get_rank(): self._images}
-        if together:
-            known = dict(enumerate(comm.all_gather(self._images)))
-        return {rank: known.get(rank, []) for rank in bad}
-
-
-def _image_names(data: Any) -> list[str]:
-    """What identifies the images of a batch; nothing if it is no list of dataset dicts."""
-    samples = data if isinstance(data, list | tuple) else []
-    keys = ("image_id", "file_name")
-    parts = [[s[k] for k in keys if k in s] for s in samples if isinstance(s, Mapping)]
-    return [" ".join(map(str, names)) for names in parts if names]
-
-
-def _describe_images(images: Mapping[int, list[str]]) -> str:
-    """The end of an error message: ranks, and their images where these are known."""
-    return "".join(
-        f"; on rank {rank}" + (f", images {names}" if names else "")
-        for rank, names in images.items()
-    )
-
-
-def _all_gather_rows(row: torch.Tensor) -> torch.Tensor:
-    """The rows (n,) of all ranks as (R, n), the same on every rank."""
-    if comm.get_world_size() == 1:
-        return row[None]
-    if dist.get_backend() != "nccl":
-        row = row.cpu()
-    rows = [torch.empty_like(row) for _ in range(comm.get_world_size())]
-    dist.all_gather(rows, row)
-    return torch.stack(rows)
 
 
 def _device_type(model: nn.Module) -> str:

@@ -3,12 +3,7 @@
 from detectron2._missing import missing_names
 
 from .coco_evaluation import COCOEvaluator
-from .evaluator import (
-    DatasetEvaluator,
-    DatasetEvaluators,
-    inference_context,
-    inference_on_dataset,
-)
+from .evaluator import DatasetEvaluator, DatasetEvaluators, inference_context, inference_on_dataset
 from .lvis_evaluation import LVISEvaluator
 from .testing import print_csv_format
 
@@ -24,13 +19,8 @@ __all__ = [
 
 __getattr__ = missing_names(
     __name__,
-    {
-        "COCOPanopticEvaluator",
-        "CityscapesInstanceEvaluator",
-        "CityscapesSemSegEvaluator",
-        "PascalVOCDetectionEvaluator",
-        "RotatedCOCOEvaluator",
-        "SemSegEvaluator",
-        "verify_results",
-    },
+    """
+    COCOPanopticEvaluator CityscapesInstanceEvaluator CityscapesSemSegEvaluator
+    PascalVOCDetectionEvaluator RotatedCOCOEvaluator SemSegEvaluator verify_results
+    """,
 )

@@ -15,14 +15,13 @@ import pycocotools.mask as mask_util
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from tabulate import tabulate
 
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json, load_coco_api
 from detectron2.structures import BoxMode, Instances, ROIMasks
 from detectron2.utils import comm
 from detectron2.utils.file_io import atomic_write
-from detectron2.utils.logger import create_small_table, log_first_n
+from detectron2.utils.logger import create_small_table, create_wide_table, log_first_n
 
 from .evaluator import DatasetEvaluator
 
@@ -312,7 +311,8 @@ class COCOEvaluator(InstanceEvaluator):
             name: float(100 * _mean_where_defined(precision[:, :, k, 0, -1], float("nan")))
             for k, name in enumerate(class_names)
         }
-        self._logger.info(f"Per-category {task} AP: \n" + _category_table(average))
+        table = create_wide_table(average.items(), ("category", "AP"), floatfmt=".3f")
+        self._logger.info(f"Per-category {task} AP: \n" + table)
         return {f"AP-{name}": value for name, value in average.items()}
 
 
@@ -428,16 +428,3 @@ def _mean_where_defined(values: np.ndarray, otherwise: float) -> float:
     """Mean of the entries that are not -1, which is pycocotools' mark for "undefined"."""
     defined = values[values > -1]
     return float(np.mean(defined)) if defined.size else otherwise
-
-
-def _category_table(average: dict[str, float]) -> str:
-    """Category and AP side by side, in up to three pairs of columns."""
-    cells = list(itertools.chain(*average.items()))
-    width = min(6, len(cells))
-    return tabulate(
-        [cells[start : start + width] for start in range(0, len(cells), width)],
-        headers=["category", "AP"] * (width // 2),
-        tablefmt="pipe",
-        floatfmt=".3f",
-        numalign="left",
-    )

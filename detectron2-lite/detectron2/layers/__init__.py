@@ -60,17 +60,8 @@ __all__ = [
 
 __getattr__ = missing_names(
     __name__,
-    {
-        "ASPP",
-        "DeformConv",
-        "ModulatedDeformConv",
-        "ROIAlignRotated",
-        "aspp",
-        "batched_nms_rotated",
-        "deform_conv",
-        "empty_input_loss_func_wrapper",
-        "nms_rotated",
-        "roi_align_rotated",
-        "rotated_boxes",
-    },
+    """
+    ASPP DeformConv ModulatedDeformConv ROIAlignRotated aspp batched_nms_rotated deform_conv
+    empty_input_loss_func_wrapper nms_rotated roi_align_rotated rotated_boxes
+    """,
 )

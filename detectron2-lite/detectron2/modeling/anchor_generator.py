@@ -111,6 +111,21 @@ class DefaultAnchorGenerator(nn.Module):
         return (shifts[:, :, None] + base).reshape(-1, 4)  # (H, W, A, 4) -> (H*W*A, 4)
 
 
+def by_anchor(prediction: Tensor, dim: int) -> Tensor:
+    """Arrange what a head predicts at each cell as the anchors are.
+
+    Args:
+        prediction: (B, A * dim, H, W) map.
+        dim: numbers per anchor.
+
+    Returns:
+        (B, H * W * A, dim).
+    """
+    b, _, h, w = prediction.shape
+    prediction = prediction.view(b, -1, dim, h, w).permute(0, 3, 4, 1, 2)  # (B, H, W, A, dim)
+    return prediction.reshape(b, -1, dim)  # (B, HWA, dim)
+
+
 class _BufferList(nn.Module):
     """A list of tensors that follow the module's device but are not saved in checkpoints."""
 

@@ -5,7 +5,9 @@ import torch
 from fvcore.nn import giou_loss, smooth_l1_loss
 from torch import Tensor
 
-from detectron2.layers import ciou_loss, diou_loss
+from detectron2.layers import cat, ciou_loss, diou_loss, nonzero_tuple
+from detectron2.structures import Boxes
+from detectron2.utils.checks import assert_all
 
 # exp(dw) may enlarge a box at most by this factor: a 16 pixel anchor becomes 1000 pixels wide.
 _DEFAULT_SCALE_CLAMP = math.log(1000.0 / 16)
@@ -48,7 +50,15 @@ class Box2BoxTransform:
             AssertionError: if a source box has a width of zero or less (on a GPU the check
                 runs asynchronously and ends the process's use of the device).
         """
-        _check_positive_width(src_boxes)
+        positive = src_boxes[:, 2] > src_boxes[:, 0]
+        assert_all(
+            positive,
+            "the boxes that Box2BoxTransform encodes against must have a positive width",
+            lambda: (
+                f"{src_boxes[~positive][0].tolist()} ({int((~positive).sum())} such boxes of "
+                f"{len(src_boxes)}); check proposals and ground truth"
+            ),
+        )
         src_x, src_y, src_w, src_h = _centers_and_sizes(src_boxes)
         target_x, target_y, target_w, target_h = _centers_and_sizes(target_boxes)
         wx, wy, ww, wh = self.weights
@@ -123,21 +133,40 @@ def box_regression_loss(
     return _OVERLAP_LOSSES[loss_type](pred_boxes, gt_boxes, reduction="sum")
 
 
+def anchor_regression_loss(
+    anchors: Sequence[Boxes],
+    box2box_transform: Box2BoxTransform,
+    pred_anchor_deltas: Sequence[Tensor],
+    gt_boxes: Sequence[Tensor],
+    positive: Tensor,
+    loss_type: str,
+    smooth_l1_beta: float,
+) -> Tensor:
+    """`box_regression_loss` of the positive ones of R anchors in a batch of B images.
+
+    Args:
+        anchors: per level, R in all.
+        box2box_transform: coder between boxes and deltas.
+        pred_anchor_deltas: per level (B, anchors of the level, 4).
+        gt_boxes: per image (R, 4), the ground truth of each anchor.
+        positive: (B, R) bool.
+        loss_type: see `box_regression_loss`.
+        smooth_l1_beta: see `box_regression_loss`.
+    """
+    images, rows = nonzero_tuple(positive)
+    # Only positive anchors are encoded; all others would give targets that nobody reads.
+    return box_regression_loss(
+        Boxes.cat(anchors).tensor[rows],
+        box2box_transform,
+        cat(pred_anchor_deltas, dim=1)[images, rows],
+        torch.cat([boxes[chosen] for boxes, chosen in zip(gt_boxes, positive, strict=True)]),
+        loss_type,
+        smooth_l1_beta,
+    )
+
+
 def _centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(N, 4) xyxy boxes -> centre x, centre y, width, height, each (N,)."""
     x0, y0, x1, y1 = boxes.unbind(dim=1)
     width, height = x1 - x0, y1 - y0
     return x0 + 0.5 * width, y0 + 0.5 * height, width, height
-
-
-def _check_positive_width(boxes: Tensor) -> None:
-    """Assert that all (N, 4) xyxy boxes have a positive width, without waiting for a GPU."""
-    positive = boxes[:, 2] > boxes[:, 0]
-    message = "the boxes that Box2BoxTransform encodes against must have a positive width"
-    if boxes.is_cuda:
-        torch._assert_async(positive.all(), message)
-        return
-    assert positive.all(), (
-        f"{message}, got {boxes[~positive][0].tolist()} "
-        f"({int((~positive).sum())} such boxes of {len(boxes)}); check proposals and ground truth"
-    )

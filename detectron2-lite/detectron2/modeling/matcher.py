@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from detectron2.utils.checks import assert_all
+
 logger = logging.getLogger(__name__)
 
 _NO_OVERLAP_WARNINGS = 5
@@ -79,7 +81,12 @@ class Matcher:
                 match_quality_matrix.new_zeros(num_predictions, dtype=torch.int64),
                 match_quality_matrix.new_full((num_predictions,), self.labels[0], dtype=torch.int8),
             )
-        _check_not_negative(match_quality_matrix)
+        lowest = match_quality_matrix.min()  # NaN where there is one, which is not >= 0 either
+        assert_all(
+            lowest >= 0,
+            "match quality must be >= 0",
+            lambda: f"{lowest.item()}; check the boxes for NaN",
+        )
         best_quality, matches = match_quality_matrix.max(dim=0)
         match_labels = torch.ones_like(matches, dtype=torch.int8)
         intervals = itertools.pairwise(self.thresholds)
@@ -117,11 +124,30 @@ class Matcher:
         )
 
 
-def _check_not_negative(quality: Tensor) -> None:
-    """Assert that a non-empty matrix is >= 0 (which NaN is not), without waiting for a GPU."""
-    lowest = quality.min()
-    message = "match quality must be >= 0"
-    if quality.is_cuda:
-        torch._assert_async(lowest >= 0, message)
-        return
-    assert lowest >= 0, f"{message}, got {lowest.item()}; check the boxes for NaN"
+def matched_classes(
+    matches: Tensor, match_labels: Tensor, gt_classes: Tensor, bg_label: int
+) -> Tensor:
+    """The class that each prediction should have.
+
+    Args:
+        matches: (N,) what a `Matcher` returned for M ground truths.
+        match_labels: (N,) likewise.
+        gt_classes: (M,) classes of the ground truths.
+        bg_label: the class that means background.
+
+    Returns:
+        (N,) int64: `bg_label` for label 0 and without any ground truth, -1 for label -1.
+    """
+    if len(gt_classes) == 0:
+        return torch.full_like(matches, bg_label)
+    classes = gt_classes[matches]
+    classes[match_labels == 0] = bg_label
+    classes[match_labels == -1] = -1
+    return classes
+
+
+def matched_boxes(matches: Tensor, gt_boxes: Tensor) -> Tensor:
+    """The (N, 4) box of each prediction's match among (M, 4); zeros without any ground truth."""
+    if len(gt_boxes) == 0:
+        return gt_boxes.new_zeros(len(matches), 4)
+    return gt_boxes[matches.to(gt_boxes.device)]

@@ -1,6 +1,7 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.ops import RoIPool
@@ -50,7 +51,7 @@ class ROIPooler(nn.Module):
         self.min_level = round(levels[0]) if levels else 0
         self.max_level = self.min_level + len(levels) - 1
         expected = range(self.min_level, self.max_level + 1)
-        assert levels and self.min_level >= 0 and _all_close(levels, expected), (
+        assert levels and self.min_level >= 0 and np.allclose(levels, expected), (
             f"ROIPooler scales must be consecutive powers 1/2^k (k >= 0), got {list(scales)}"
         )
         self.level_poolers = nn.ModuleList(
@@ -153,10 +154,6 @@ def _as_hw(output_size: int | Sequence[int]) -> tuple[int, int]:
         f"ROIPooler output_size must be a positive int or (height, width), got {output_size}"
     )
     return hw
-
-
-def _all_close(levels: Sequence[float], expected: Sequence[int]) -> bool:
-    return all(math.isclose(a, b, abs_tol=1e-9) for a, b in zip(levels, expected, strict=True))
 
 
 def _build_pooler(

@@ -8,5 +8,5 @@ from .lr_scheduler import LRMultiplier, LRScheduler, WarmupParamScheduler
 __all__ = ["LRMultiplier", "LRScheduler", "WarmupParamScheduler", "get_default_optimizer_params"]
 
 __getattr__ = missing_names(
-    __name__, {"WarmupCosineLR", "WarmupMultiStepLR", "build_lr_scheduler", "build_optimizer"}
+    __name__, "WarmupCosineLR WarmupMultiStepLR build_lr_scheduler build_optimizer"
 )

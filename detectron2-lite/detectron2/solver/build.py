@@ -102,9 +102,7 @@ def _with_bias(
     return {**overrides, "bias": bias}
 
 
-def _trainable_parameters(
-    model: nn.Module,
-) -> Iterator[tuple[nn.Module, str, str, nn.Parameter]]:
+def _trainable_parameters(model: nn.Module) -> Iterator[tuple[nn.Module, str, str, nn.Parameter]]:
     """(owner, name of the owner, name in the owner, parameter), each parameter once."""
     seen: set[nn.Parameter] = set()
     for module_name, module in model.named_modules():

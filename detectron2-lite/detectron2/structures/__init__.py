@@ -19,13 +19,8 @@ __all__ = [
 
 __getattr__ = missing_names(
     __name__,
-    {
-        "Keypoints",
-        "RotatedBoxes",
-        "heatmaps_to_keypoints",
-        "keypoints",
-        "pairwise_iou_rotated",
-        "pairwise_point_box_distance",
-        "rotated_boxes",
-    },
+    """
+    Keypoints RotatedBoxes heatmaps_to_keypoints keypoints pairwise_iou_rotated
+    pairwise_point_box_distance rotated_boxes
+    """,
 )

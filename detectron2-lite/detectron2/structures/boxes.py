@@ -6,7 +6,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from detectron2.utils.checks import assert_all
+
 BoxLike = TypeVar("BoxLike", list, tuple, np.ndarray, torch.Tensor)
+Rows = TypeVar("Rows", bound="TensorRows")
 
 
 @unique
@@ -69,7 +72,37 @@ def _copy_as_tensor(box: list | tuple | np.ndarray | torch.Tensor) -> torch.Tens
     return box.clone() if isinstance(box, torch.Tensor) else torch.tensor(box)
 
 
-class Boxes:
+class TensorRows:
+    """What is held as the rows of one tensor: boxes, masks.
+
+    Attributes:
+        tensor: (N, ...).
+    """
+
+    tensor: torch.Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensor is."""
+        return self.tensor.device
+
+    def __len__(self) -> int:
+        return self.tensor.shape[0]
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Yield each row as a tensor."""
+        yield from self.tensor
+
+    def __getitem__(self: Rows, item: Any) -> Rows:
+        """Select rows by an index, slice, or tensor or array of indices or bools.
+
+        Raises:
+            AssertionError: if the selection is not a list of rows.
+        """
+        return type(self)(select_rows(self.tensor, item))
+
+
+class Boxes(TensorRows):
     """A list of boxes (x0, y0, x1, y1) in absolute pixels, held as one float32 tensor.
 
     Coordinates are continuous: an image spans [0, width] x [0, height], pixel i the interval
@@ -114,7 +147,12 @@ class Boxes:
             AssertionError: if a coordinate is infinite or NaN. On a GPU the check does not wait
                 for the result and ends the process with a device-side assertion.
         """
-        _assert_finite(self.tensor)
+        finite = torch.isfinite(self.tensor)
+        assert_all(
+            finite,
+            "boxes must be finite; the model has diverged or its input holds NaN",
+            lambda: str(self.tensor[~finite.all(dim=1)][:3].tolist()),
+        )
         height, width = box_size
         x0, y0, x1, y1 = self.tensor.unbind(dim=1)
         x0, x1 = x0.clamp(min=0, max=width), x1.clamp(min=0, max=width)
@@ -168,44 +206,12 @@ class Boxes:
             return cls(torch.empty(0, 4))
         return cls(torch.cat([boxes.tensor for boxes in boxes_list], dim=0))
 
-    @property
-    def device(self) -> torch.device:
-        """Where the boxes are."""
-        return self.tensor.device
-
-    def __len__(self) -> int:
-        return self.tensor.shape[0]
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        """Yield each box as a (4,) tensor."""
-        yield from self.tensor
-
-    def __getitem__(self, item: Any) -> "Boxes":
-        """Select boxes.
-
-        Args:
-            item: an index, slice, or tensor or array of indices or bools.
-
-        Raises:
-            AssertionError: if the selection is not a list of boxes.
-        """
-        return Boxes(select_rows(self.tensor, item))
-
     def __repr__(self) -> str:
         return f"Boxes({self.tensor})"
 
     def _sizes(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Widths and heights, each (N,)."""
         return (self.tensor[:, 2:] - self.tensor[:, :2]).unbind(dim=1)
-
-
-def _assert_finite(tensor: torch.Tensor) -> None:
-    message = "boxes must be finite; the model has diverged or its input holds NaN"
-    finite = torch.isfinite(tensor).all()
-    if tensor.is_cuda:
-        torch._assert_async(finite, message)
-    else:
-        assert finite, f"{message}, got {tensor[~torch.isfinite(tensor).all(dim=1)][:3].tolist()}"
 
 
 def as_index(item: Any) -> int | None:

@@ -7,7 +7,7 @@ import torch
 
 from detectron2.layers.mask_ops import paste_masks_as_runs, paste_masks_in_image
 from detectron2.layers.roi_align import ROIAlign
-from detectron2.structures.boxes import Boxes, as_index, select_rows
+from detectron2.structures.boxes import Boxes, TensorRows, as_index
 from detectron2.utils.memory import retry_if_cuda_oom
 
 Polygons = Sequence[np.ndarray]
@@ -43,7 +43,12 @@ def _rasterize(instances: Sequence[Polygons], height: int, width: int) -> np.nda
     return masks
 
 
-class BitMasks:
+def compressed_rle(rle: dict[str, Any]) -> dict[str, Any]:
+    """An RLE whose `counts` are text or bytes; they may be a list of run lengths before."""
+    return mask_util.frPyObjects(rle, *rle["size"]) if isinstance(rle["counts"], list) else rle
+
+
+class BitMasks(TensorRows):
     """Instance masks as bitmaps of the whole image.
 
     Args:
@@ -62,26 +67,6 @@ class BitMasks:
     def to(self, *args: Any, **kwargs: Any) -> "BitMasks":
         """New masks whose tensor went through `torch.Tensor.to`."""
         return BitMasks(self.tensor.to(*args, **kwargs))
-
-    @property
-    def device(self) -> torch.device:
-        """Where the masks are."""
-        return self.tensor.device
-
-    def __len__(self) -> int:
-        return self.tensor.shape[0]
-
-    def __getitem__(self, item: Any) -> "BitMasks":
-        """Select masks by an index, slice, or tensor or array of indices or bools.
-
-        Raises:
-            AssertionError: if the selection is not a list of masks.
-        """
-        return BitMasks(select_rows(self.tensor, item))
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        """Yield each mask as an (H, W) tensor."""
-        yield from self.tensor
 
     def __repr__(self) -> str:
         return f"BitMasks(num_instances={len(self)}, image_size={self.image_size})"
@@ -320,7 +305,7 @@ def _scale_polygon(polygon: np.ndarray, origin: np.ndarray, scale: np.ndarray) -
     return ((polygon.reshape(-1, 2) - origin) * scale).reshape(-1)
 
 
-class ROIMasks:
+class ROIMasks(TensorRows):
     """Instance masks in the frames of their boxes.
 
     Args:
@@ -338,22 +323,6 @@ class ROIMasks:
     def to(self, device: torch.device | str) -> "ROIMasks":
         """The masks on `device`."""
         return ROIMasks(self.tensor.to(device))
-
-    @property
-    def device(self) -> torch.device:
-        """Where the masks are."""
-        return self.tensor.device
-
-    def __len__(self) -> int:
-        return self.tensor.shape[0]
-
-    def __getitem__(self, item: Any) -> "ROIMasks":
-        """Select masks by an index, slice, or tensor or array of indices or bools.
-
-        Raises:
-            AssertionError: if the selection is not a list of masks.
-        """
-        return ROIMasks(select_rows(self.tensor, item))
 
     def __repr__(self) -> str:
         return f"ROIMasks(num_instances={len(self)})"

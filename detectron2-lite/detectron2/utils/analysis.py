@@ -14,7 +14,7 @@ from detectron2.structures import Instances
 
 __all__ = ["FlopCountAnalysis", "flop_count_operators", "parameter_count", "parameter_count_table"]
 
-__getattr__ = missing_names(__name__, {"activation_count_operators", "find_unused_parameters"})
+__getattr__ = missing_names(__name__, "activation_count_operators find_unused_parameters")
 
 # Element-wise operations, which cost next to nothing beside products; those that only move data
 # fvcore leaves out by itself.

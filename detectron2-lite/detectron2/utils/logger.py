@@ -1,8 +1,10 @@
+import itertools
 import logging
 import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from typing import TextIO
 
 from tabulate import tabulate
@@ -132,6 +134,22 @@ def create_small_table(small_dict: dict[str, float]) -> str:
         stralign="center",
         numalign="center",
     )
+
+
+def create_wide_table(
+    pairs: Iterable[tuple[str, float]], headers: tuple[str, str], **formats: str
+) -> str:
+    """A pipe table of names and values with up to three pairs side by side.
+
+    Args:
+        pairs: names with their values.
+        headers: of names and of values.
+        **formats: further arguments of `tabulate`.
+    """
+    cells = list(itertools.chain(*pairs))
+    width = min(6, len(cells))
+    rows = [cells[start : start + width] for start in range(0, len(cells), width)]
+    return tabulate(rows, headers * (width // 2), tablefmt="pipe", numalign="left", **formats)
 
 
 _log_counts: Counter = Counter()

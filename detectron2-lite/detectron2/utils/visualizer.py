@@ -18,12 +18,14 @@ from detectron2.structures import (
     BoxMode,
     Instances,
     PolygonMasks,
+    ROIMasks,
     polygons_to_bitmask,
 )
+from detectron2.structures.masks import compressed_rle
 
 __all__ = ["ColorMode", "VisImage", "Visualizer"]
 
-__getattr__ = missing_names(__name__, {"GenericMask", "random_color"})
+__getattr__ = missing_names(__name__, "GenericMask random_color")
 
 Color = str | Sequence[float]  # a name, "#rrggbb", or red, green and blue in [0, 1]
 
@@ -117,14 +119,16 @@ class Visualizer:
         """Draw detections.
 
         Args:
-            predictions: any of `pred_boxes`, `pred_classes`, `scores` and `pred_masks` (N, H, W)
-                bool, in the size of the image.
+            predictions: any of `pred_boxes`, `pred_classes`, `scores` and `pred_masks`, (N, H, W)
+                bool in the size of the image, or ROIMasks.
             jittering: whether instances of a class differ a little in SEGMENTATION mode.
         """
         found = predictions.get_fields()
         classes = found["pred_classes"].tolist() if "pred_classes" in found else None
         names, scores = self._meta("thing_classes"), found.get("scores")
         masks = found.get("pred_masks")
+        if isinstance(masks, ROIMasks):
+            masks = masks.to_bitmasks(found["pred_boxes"], *self.img.shape[:2])
         if self._instance_mode is ColorMode.IMAGE_BW and masks is not None:
             self._grey_outside(self._bitmaps(masks))
         return self.overlay_instances(
@@ -275,11 +279,7 @@ class Visualizer:
         return self.output
 
     def draw_polygon(
-        self,
-        segment: np.ndarray,
-        color: Color,
-        edge_color: Color | None = None,
-        alpha: float = 0.5,
+        self, segment: np.ndarray, color: Color, edge_color: Color | None = None, alpha: float = 0.5
     ) -> VisImage:
         """Fill a polygon.
 
@@ -371,9 +371,7 @@ class Visualizer:
     def _bitmap(self, mask: Any) -> np.ndarray:
         height, width = self.img.shape[:2]
         if isinstance(mask, dict):
-            uncompressed = isinstance(mask["counts"], list)
-            rle = mask_util.frPyObjects(mask, *mask["size"]) if uncompressed else mask
-            mask = mask_util.decode(rle)
+            mask = mask_util.decode(compressed_rle(mask))
         elif isinstance(mask, list):
             mask = polygons_to_bitmask([np.asarray(polygon) for polygon in mask], height, width)
         bitmap = np.asarray(mask.cpu() if isinstance(mask, torch.Tensor) else mask) != 0

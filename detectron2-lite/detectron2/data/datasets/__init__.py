@@ -14,11 +14,9 @@ __all__ = [
 
 __getattr__ = missing_names(
     __name__,
-    {
-        "load_sem_seg",
-        "load_voc_instances",
-        "register_coco_panoptic",
-        "register_coco_panoptic_separated",
-        "register_pascal_voc",
-    },
+    """
+    builtin_meta cityscapes cityscapes_panoptic coco_panoptic load_sem_seg load_voc_instances
+    pascal_voc register_coco register_coco_panoptic register_coco_panoptic_separated
+    register_pascal_voc
+    """,
 )

@@ -69,25 +69,19 @@ def _load(name: str, load_json: Callable[..., list[dict[str, Any]]]) -> list[dic
     return load_json(metadata.json_file, metadata.image_root, name)
 
 
-def _register_coco() -> None:
-    """Register the COCO names with their metadata; no file is touched."""
-    ids = [i for i in range(1, 91) if i not in COCO_UNUSED_IDS]
-    for name in COCO_SPLITS:
-        DatasetCatalog.register(name, functools.partial(_load, name, load_coco_json))
-        MetadataCatalog[name] = _MetadataUnderRoot(
-            name=name,
-            evaluator_type="coco",
-            thing_classes=[class_name.strip() for class_name in COCO_CLASSES.split(",")],
-            thing_dataset_id_to_contiguous_id={id_: k for k, id_ in enumerate(ids)},
-        )
+def _register(name: str, load_json: Callable[..., list[dict[str, Any]]], **metadata: Any) -> None:
+    DatasetCatalog.register(name, functools.partial(_load, name, load_json))
+    MetadataCatalog[name] = _MetadataUnderRoot(name=name, **metadata)
 
 
-def _register_lvis() -> None:
-    """Register the LVIS names; no file is touched."""
-    for name in LVIS_SPLITS:
-        DatasetCatalog.register(name, functools.partial(_load, name, load_lvis_json))
-        MetadataCatalog[name] = _MetadataUnderRoot(name=name, evaluator_type="lvis")
-
-
-_register_coco()
-_register_lvis()
+_ids = [i for i in range(1, 91) if i not in COCO_UNUSED_IDS]
+for _name in COCO_SPLITS:
+    _register(
+        _name,
+        load_coco_json,
+        evaluator_type="coco",
+        thing_classes=[class_name.strip() for class_name in COCO_CLASSES.split(",")],
+        thing_dataset_id_to_contiguous_id={id_: k for k, id_ in enumerate(_ids)},
+    )
+for _name in LVIS_SPLITS:
+    _register(_name, load_lvis_json, evaluator_type="lvis")

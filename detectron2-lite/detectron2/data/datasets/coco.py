@@ -1,19 +1,18 @@
 """Datasets in COCO's json format."""
 
 import copy
-import functools
 import logging
 import os
 import time
 from typing import Any
 
-import pycocotools.mask as mask_util
-
 from detectron2.structures import BoxMode
+from detectron2.structures.masks import compressed_rle
 
-from ..catalog import DatasetCatalog, MetadataCatalog
+from ..catalog import MetadataCatalog
 from .coco_export import convert_to_coco_json
-from .coco_file import index_by_image, load_coco_api, read_coco_file
+from .coco_file import index_by_image, is_polygon, load_coco_api, read_coco_file
+from .register import register_file
 
 __all__ = ["convert_to_coco_json", "load_coco_api", "load_coco_json", "register_coco_instances"]
 
@@ -36,17 +35,9 @@ def register_coco_instances(
     Raises:
         AssertionError: an argument has the wrong type, or the name has other metadata already.
     """
-    assert isinstance(name, str), f"name must be a string, got {name!r}"
-    for key, path in {"json_file": json_file, "image_root": image_root}.items():
-        assert isinstance(path, str | os.PathLike), (
-            f"{key} of {name!r} must be a path, got {path!r}"
-        )
-    MetadataCatalog.get(name).set(
-        json_file=json_file, image_root=image_root, evaluator_type="coco", **metadata
+    register_file(
+        name, metadata, json_file, image_root, load_coco_json, evaluator_type="coco", exist_ok=True
     )
-    if name not in DatasetCatalog:
-        load = functools.partial(load_coco_json, json_file, image_root, name)
-        DatasetCatalog.register(name, load)
 
 
 def load_coco_json(
@@ -162,10 +153,8 @@ def _standard_segmentation(segmentation: Any, where: str) -> dict[str, Any] | li
                 f"{where} has a run-length 'segmentation' that needs the keys 'size' and 'counts', "
                 f"got {sorted(segmentation)}"
             )
-        if not isinstance(segmentation["counts"], list):
-            return dict(segmentation)
         try:
-            return mask_util.frPyObjects(segmentation, *segmentation["size"])
+            return dict(compressed_rle(segmentation))
         except (OverflowError, TypeError, ValueError) as e:
             raise ValueError(
                 f"{where} has a run-length 'segmentation' whose counts must be integers from 0: {e}"
@@ -175,11 +164,7 @@ def _standard_segmentation(segmentation: Any, where: str) -> dict[str, Any] | li
             f"{where} has a 'segmentation' that is neither a list of polygons nor a run-length "
             f"object: {segmentation!r:.100}"
         )
-    return [
-        list(polygon)
-        for polygon in segmentation
-        if isinstance(polygon, list) and len(polygon) % 2 == 0 and len(polygon) >= 6
-    ]
+    return [list(polygon) for polygon in segmentation if is_polygon(polygon)]
 
 
 def _pixel_centres(keypoints: list[float]) -> list[float]:
@@ -188,9 +173,7 @@ def _pixel_centres(keypoints: list[float]) -> list[float]:
 
 
 def _drop_without_valid_polygon(
-    records: list[dict[str, Any]],
-    annotations: dict[Any, list[dict]],
-    json_file: str | os.PathLike,
+    records: list[dict[str, Any]], annotations: dict[Any, list[dict]], json_file: str | os.PathLike
 ) -> None:
     dropped = []
     for record in records:

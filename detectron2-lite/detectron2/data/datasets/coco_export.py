@@ -11,6 +11,7 @@ import pycocotools.mask as mask_util
 from iopath.common.file_io import file_lock
 
 from detectron2.structures import BoxMode, PolygonMasks
+from detectron2.structures.masks import compressed_rle
 from detectron2.utils.file_io import PathManager, atomic_write
 
 from ..catalog import DatasetCatalog, MetadataCatalog
@@ -119,9 +120,7 @@ def _segmentation_and_area(segmentation: Any, where: str) -> dict[str, Any]:
             f"{where} has a segmentation of type {type(segmentation).__name__}; a COCO file holds "
             "polygons or RLE"
         )
-    rle = segmentation
-    if isinstance(rle["counts"], list):
-        rle = mask_util.frPyObjects(rle, *rle["size"])
+    rle = compressed_rle(segmentation)
     counts = rle["counts"]
     text = counts.decode("ascii") if isinstance(counts, bytes) else counts
     return {

@@ -127,6 +127,11 @@ def _check_annotation_ids(annotations: list[dict], json_file: str | os.PathLike)
         images[annotation["id"]] = annotation["image_id"]
 
 
+def is_polygon(value: Any) -> bool:
+    """Whether a value is a list x0, y0, x1, y1, ... of at least three points."""
+    return isinstance(value, list) and len(value) % 2 == 0 and len(value) >= 6
+
+
 def load_coco_api(json_file: str | os.PathLike) -> COCO:
     """A pycocotools `COCO` with the content of an annotation file.
 

@@ -1,15 +1,15 @@
 """Datasets in LVIS's json format, version 1 (Gupta et al. 2019, arXiv 1908.03195)."""
 
 import copy
-import functools
 import logging
 import os
 from typing import Any
 
 from detectron2.structures import BoxMode
 
-from ..catalog import DatasetCatalog, MetadataCatalog
-from .coco_file import index_by_image, own_entries, read_coco_file
+from ..catalog import MetadataCatalog
+from .coco_file import index_by_image, is_polygon, own_entries, read_coco_file
+from .register import register_file
 
 __all__ = ["load_lvis_json", "read_lvis_file", "register_lvis_instances"]
 
@@ -30,12 +30,10 @@ def register_lvis_instances(
         image_root: folder of the folders `train2017` and `val2017`.
 
     Raises:
-        AssertionError: the name is taken.
+        AssertionError: an argument has the wrong type, or the name is taken.
     """
-    load = functools.partial(load_lvis_json, json_file, image_root, name)
-    DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(
-        json_file=json_file, image_root=image_root, evaluator_type="lvis", **metadata
+    register_file(
+        name, metadata, json_file, image_root, load_lvis_json, evaluator_type="lvis", exist_ok=False
     )
 
 
@@ -140,7 +138,7 @@ def _standard_annotation(
             f"'categories' of the file (1..{len(categories)})"
         )
     polygons = annotation["segmentation"]
-    assert isinstance(polygons, list) and polygons and all(map(_is_polygon, polygons)), (
+    assert isinstance(polygons, list) and polygons and all(map(is_polygon, polygons)), (
         f"{where} must have a 'segmentation' of polygons x0, y0, x1, y1, ... of at least three "
         f"points, got {polygons!r:.100}"
     )
@@ -152,7 +150,3 @@ def _standard_annotation(
         "segmentation": [list(polygon) for polygon in polygons],
         **{key: copy.deepcopy(annotation[key]) for key in extra_keys if key in annotation},
     }
-
-
-def _is_polygon(value: Any) -> bool:
-    return isinstance(value, list) and len(value) % 2 == 0 and len(value) >= 6

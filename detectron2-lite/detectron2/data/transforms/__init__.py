@@ -65,15 +65,8 @@ __all__ = [
 
 __getattr__ = missing_names(
     __name__,
-    {
-        "ColorTransform",
-        "ExtentTransform",
-        "MinIoURandomCrop",
-        "PILColorTransform",
-        "RandomCrop_CategoryAreaConstraint",
-        "RandomExtent",
-        "RandomLighting",
-        "RandomRotation",
-        "RotationTransform",
-    },
+    """
+    ColorTransform ExtentTransform MinIoURandomCrop PILColorTransform
+    RandomCrop_CategoryAreaConstraint RandomExtent RandomLighting RandomRotation RotationTransform
+    """,
 )

@@ -344,57 +344,38 @@ class RandomBrightness(Augmentation):
     """Multiply the image by a random factor.
 
     Args:
-        intensity_min: smallest factor; below 1 is darker.
-        intensity_max: largest factor; above 1 is brighter.
+        intensity_min: smallest factor; below 1 is darker, less contrast or greyer.
+        intensity_max: largest factor; above 1 is brighter, more contrast or more colourful.
     """
 
     def __init__(self, intensity_min: float, intensity_max: float):
         self._init(locals())
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        """The blend with black."""
-        return _blend(0, np.random.uniform(self.intensity_min, self.intensity_max))
+        """The blend of the image with what is left of it at factor 0."""
+        weight = np.random.uniform(self.intensity_min, self.intensity_max)
+        return BlendTransform(self._at_zero(image), src_weight=1 - weight, dst_weight=weight)
+
+    def _at_zero(self, image: np.ndarray) -> float | np.ndarray:
+        return 0
 
 
-class RandomContrast(Augmentation):
-    """Scale the distance of all pixels from the mean of the image by a random factor.
+class RandomContrast(RandomBrightness):
+    """Scale the distance of all pixels from the mean of the image; see `RandomBrightness`."""
 
-    Args:
-        intensity_min: smallest factor; below 1 is less contrast.
-        intensity_max: largest factor; above 1 is more contrast.
+    def _at_zero(self, image: np.ndarray) -> float | np.ndarray:
+        return image.mean()
+
+
+class RandomSaturation(RandomBrightness):
+    """Scale the distance of all pixels of an RGB image from their grey; see `RandomBrightness`.
+
+    Raises:
+        AssertionError: on a call, if the image is not (H, W, 3).
     """
 
-    def __init__(self, intensity_min: float, intensity_max: float):
-        self._init(locals())
-
-    def get_transform(self, image: np.ndarray) -> Transform:
-        """The blend with the mean value."""
-        return _blend(image.mean(), np.random.uniform(self.intensity_min, self.intensity_max))
-
-
-class RandomSaturation(Augmentation):
-    """Scale the distance of all pixels from their grey value by a random factor.
-
-    Args:
-        intensity_min: smallest factor; below 1 is greyer.
-        intensity_max: largest factor; above 1 is more colourful.
-    """
-
-    def __init__(self, intensity_min: float, intensity_max: float):
-        self._init(locals())
-
-    def get_transform(self, image: np.ndarray) -> Transform:
-        """The blend with the grey image.
-
-        Raises:
-            AssertionError: if `image` is not (H, W, 3); the channels must be RGB.
-        """
+    def _at_zero(self, image: np.ndarray) -> float | np.ndarray:
         assert image.ndim == 3 and image.shape[2] == 3, (
             f"RandomSaturation needs an RGB image (H, W, 3), got shape {image.shape}"
         )
-        grey = image.dot([0.299, 0.587, 0.114])[:, :, None]  # (H, W, 1), luma of BT.601
-        return _blend(grey, np.random.uniform(self.intensity_min, self.intensity_max))
-
-
-def _blend(other: float | np.ndarray, weight: float) -> BlendTransform:
-    return BlendTransform(src_image=other, src_weight=1 - weight, dst_weight=weight)
+        return image.dot([0.299, 0.587, 0.114])[:, :, None]  # (H, W, 1), luma of BT.601

@@ -7,20 +7,9 @@ __all__ = ["FPN", "Backbone", "BasicStem", "BottleneckBlock", "ResNet", "make_st
 
 __getattr__ = missing_names(
     __name__,
-    {
-        "BACKBONE_REGISTRY",
-        "DeformBottleneckBlock",
-        "MViT",
-        "ResNetBlockBase",
-        "SimpleFeaturePyramid",
-        "SwinTransformer",
-        "ViT",
-        "build_backbone",
-        "build_resnet_backbone",
-        "get_vit_lr_decay_rate",
-        "mvit",
-        "regnet",
-        "swin",
-        "vit",
-    },
+    """
+    BACKBONE_REGISTRY DeformBottleneckBlock MViT ResNetBlockBase SimpleFeaturePyramid
+    SwinTransformer ViT build_backbone build_resnet_backbone get_vit_lr_decay_rate mvit regnet swin
+    vit
+    """,
 )

@@ -9,18 +9,8 @@ __all__ = ["DenseDetector", "GeneralizedRCNN", "RetinaNet"]
 
 __getattr__ = missing_names(
     __name__,
-    {
-        "FCOS",
-        "META_ARCH_REGISTRY",
-        "PanopticFPN",
-        "ProposalNetwork",
-        "SEM_SEG_HEADS_REGISTRY",
-        "SemSegFPNHead",
-        "SemanticSegmentor",
-        "build_model",
-        "build_sem_seg_head",
-        "fcos",
-        "panoptic_fpn",
-        "semantic_seg",
-    },
+    """
+    FCOS META_ARCH_REGISTRY PanopticFPN ProposalNetwork SEM_SEG_HEADS_REGISTRY SemSegFPNHead
+    SemanticSegmentor build_model build_sem_seg_head fcos panoptic_fpn semantic_seg
+    """,
 )

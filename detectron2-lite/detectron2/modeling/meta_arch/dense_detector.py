@@ -6,12 +6,11 @@ import torch
 from torch import nn
 
 from detectron2.modeling.backbone import Backbone
-from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN
+from detectron2.modeling.meta_arch.detector import Detector
 from detectron2.structures import ImageList, Instances
-from detectron2.utils.events import get_event_storage
 
 
-class DenseDetector(nn.Module):
+class DenseDetector(Detector):
     """Backbone and a head on its maps; subclasses say what the predictions mean.
 
     A subclass defines `forward_training` and `forward_inference`.
@@ -23,19 +22,10 @@ class DenseDetector(nn.Module):
         head_in_features: names of the maps for the head; None for all, finest first.
         pixel_mean: mean of each channel, in the range and channel order of the input images.
         pixel_std: standard deviation of each channel.
-
-    Attributes:
-        vis_period: put a picture into the event storage at every that many iterations; 0: never.
         input_format: channel order of the input images, "RGB" or "BGR"; only drawing needs it.
+        vis_period: put a picture of ground truth and detections into the event storage at every
+            that many iterations; 0: never.
     """
-
-    vis_period: int = 0
-    input_format: str | None = None
-
-    # Images come in, and detections go out, as in the two-stage detectors.
-    device = GeneralizedRCNN.device
-    preprocess_image = GeneralizedRCNN.preprocess_image
-    _postprocess = staticmethod(GeneralizedRCNN._postprocess)
 
     def __init__(
         self,
@@ -45,17 +35,15 @@ class DenseDetector(nn.Module):
         *,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
+        input_format: str | None = None,
+        vis_period: int = 0,
     ):
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone, pixel_mean, pixel_std, input_format, vis_period)
         self.head = head
         if head_in_features is None:
             shapes = backbone.output_shape()
             head_in_features = sorted(shapes, key=lambda name: shapes[name].stride)
         self.head_in_features = list(head_in_features)
-        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
-            buffer = torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1)
-            self.register_buffer(name, buffer, persistent=False)
 
     def forward(
         self, batched_inputs: list[dict]
@@ -85,7 +73,7 @@ class DenseDetector(nn.Module):
         )
         targets = [x["instances"].to(self.device) for x in batched_inputs]
         losses = self.forward_training(images, features, predictions, targets)
-        if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
+        if self._is_time_to_draw():
             with torch.no_grad():
                 results = self.forward_inference(images, features, predictions)
             self.visualize_training(batched_inputs, results)
@@ -101,7 +89,7 @@ class DenseDetector(nn.Module):
             results: what `forward_inference` returned.
         """
         shown = [Instances(x.image_size, proposal_boxes=x.pred_boxes) for x in results]
-        GeneralizedRCNN.visualize_training(self, batched_inputs, shown)
+        super().visualize_training(batched_inputs, shown)
 
     def forward_training(
         self,
@@ -121,14 +109,3 @@ class DenseDetector(nn.Module):
     ) -> list[Instances]:
         """Per image the detections in input resolution: `pred_boxes`, `scores`, `pred_classes`."""
         raise NotImplementedError(f"{type(self).__name__} must define forward_inference()")
-
-
-def by_anchor(prediction: torch.Tensor, dim: int) -> torch.Tensor:
-    """Arrange a head's (N, A * dim, H, W) map by anchor.
-
-    Returns:
-        (N, H * W * A, dim), in the order of the anchor generator.
-    """
-    n, _, h, w = prediction.shape
-    prediction = prediction.view(n, -1, dim, h, w).permute(0, 3, 4, 1, 2)  # (N, H, W, A, dim)
-    return prediction.reshape(n, -1, dim)  # (N, HWA, dim)

@@ -1,21 +1,17 @@
 """Two-stage detectors."""
 
 from collections.abc import Sequence
+from functools import partial
 
-import numpy as np
 import torch
 from torch import nn
 
 from detectron2.modeling.backbone import Backbone
-from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.modeling.meta_arch.detector import Detector
 from detectron2.structures import ImageList, Instances
-from detectron2.utils.events import get_event_storage
-from detectron2.utils.visualizer import Visualizer
-
-_MAX_DRAWN_PROPOSALS = 20
 
 
-class GeneralizedRCNN(nn.Module):
+class GeneralizedRCNN(Detector):
     """Backbone, proposal generator and heads on regions, with normalisation and resizing around.
 
     Args:
@@ -27,6 +23,9 @@ class GeneralizedRCNN(nn.Module):
         input_format: channel order of the input images, "RGB" or "BGR"; only drawing needs it.
         vis_period: put a picture of ground truth and proposals into the event storage at every
             that many iterations; 0: never.
+        paste_masks: whether inference makes masks of the size of the output. If not, `pred_masks`
+            stays a `ROIMasks`, of a fraction of the memory: evaluators and the `Visualizer` take
+            it, `ROIMasks.to_bitmasks` and `to_rle` turn it into masks of the image.
 
     Raises:
         AssertionError: `pixel_mean` and `pixel_std` differ in length, or `vis_period` is set
@@ -45,31 +44,13 @@ class GeneralizedRCNN(nn.Module):
         pixel_std: Sequence[float],
         input_format: str | None = None,
         vis_period: int = 0,
+        paste_masks: bool = True,
     ):
-        super().__init__()
-        assert len(pixel_mean) == len(pixel_std), (
-            f"pixel_mean and pixel_std must have one value per channel, got {len(pixel_mean)} "
-            f"and {len(pixel_std)}"
-        )
-        assert vis_period <= 0 or input_format is not None, (
-            f"vis_period={vis_period} needs input_format, for the colours of the pictures"
-        )
-        self.backbone = backbone
+        super().__init__(backbone, pixel_mean, pixel_std, input_format, vis_period)
         self.proposal_generator = proposal_generator
         self.roi_heads = roi_heads
-        self.input_format = input_format
-        self.vis_period = vis_period
-        mean, std = (
-            torch.tensor(list(x), dtype=torch.float32).view(-1, 1, 1)
-            for x in (pixel_mean, pixel_std)
-        )
-        self.register_buffer("pixel_mean", mean, persistent=False)
-        self.register_buffer("pixel_std", std, persistent=False)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the images are sent to."""
-        return self.pixel_mean.device
+        if not paste_masks:  # for all who call it, among them `inference` of subclasses
+            self._postprocess = partial(self._postprocess, paste_masks=False)
 
     def forward(
         self, batched_inputs: list[dict]
@@ -97,7 +78,7 @@ class GeneralizedRCNN(nn.Module):
         features = self.backbone(images.tensor)
         proposals, proposal_losses = self._propose(batched_inputs, images, features, targets)
         _, detector_losses = self.roi_heads(images, features, proposals, targets)
-        if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
+        if self._is_time_to_draw():
             self.visualize_training(batched_inputs, proposals)
         return {**detector_losses, **proposal_losses}
 
@@ -148,63 +129,3 @@ class GeneralizedRCNN(nn.Module):
         if not do_postprocess:
             return results
         return self._postprocess(results, batched_inputs, images.image_sizes)
-
-    def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
-        """Send the images to the device, normalise them, and pad them to one batch.
-
-        Args:
-            batched_inputs: see `forward`.
-
-        Returns:
-            (N, C, H, W) float32 images; the padding is the mean colour.
-        """
-        # Integer images travel as they are, a quarter of the bytes. Towards a GPU the copy of a
-        # pinned image need not be waited for.
-        to_gpu = self.device.type == "cuda"
-        images = [x["image"].to(self.device, non_blocking=to_gpu) for x in batched_inputs]
-        return ImageList.from_tensors(
-            [(image - self.pixel_mean) / self.pixel_std for image in images],
-            self.backbone.size_divisibility,
-            padding_constraints=self.backbone.padding_constraints,
-        )
-
-    @staticmethod
-    def _postprocess(
-        instances: list[Instances],
-        batched_inputs: list[dict],
-        image_sizes: list[tuple[int, int]],
-    ) -> list[dict[str, Instances]]:
-        """Scale detections to the wanted `height` and `width`, by default those of the image."""
-        return [
-            {
-                "instances": detector_postprocess(
-                    instances_i, inputs.get("height", height), inputs.get("width", width)
-                )
-            }
-            for instances_i, inputs, (height, width) in zip(
-                instances, batched_inputs, image_sizes, strict=True
-            )
-        ]
-
-    def visualize_training(self, batched_inputs: list[dict], proposals: list[Instances]) -> None:
-        """Put one picture, ground truth left and the best proposals right, into the storage.
-
-        Only the first image of the batch is drawn.
-
-        Args:
-            batched_inputs: see `forward`.
-            proposals: per image, with `proposal_boxes`, best first.
-        """
-        image = batched_inputs[0]["image"].cpu()
-        if self.input_format == "BGR":
-            image = image.flip(0)
-        rgb = image.permute(1, 2, 0).numpy()
-        best = proposals[0].proposal_boxes[:_MAX_DRAWN_PROPOSALS]
-        pictures = [
-            Visualizer(rgb).overlay_instances(boxes=boxes).get_image()
-            for boxes in (batched_inputs[0]["instances"].gt_boxes, best)
-        ]
-        get_event_storage().put_image(
-            "Left: GT bounding boxes;  Right: Predicted proposals",
-            torch.from_numpy(np.concatenate(pictures, axis=1)).permute(2, 0, 1),  # (3, H, 2W)
-        )

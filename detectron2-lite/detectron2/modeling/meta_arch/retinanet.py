@@ -17,11 +17,11 @@ from detectron2.layers import (
     nonzero_tuple,
 )
 from detectron2.layers.batch_norm import SyncBatchNorm
-from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator, by_anchor
 from detectron2.modeling.backbone import Backbone
-from detectron2.modeling.box_regression import Box2BoxTransform, box_regression_loss
-from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector, by_anchor
+from detectron2.modeling.box_regression import Box2BoxTransform, anchor_regression_loss
+from detectron2.modeling.matcher import Matcher, matched_boxes, matched_classes
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 
@@ -86,7 +86,13 @@ class RetinaNet(DenseDetector):
         input_format: str = "BGR",
     ):
         super().__init__(
-            backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std
+            backbone,
+            head,
+            head_in_features,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+            input_format=input_format,
+            vis_period=vis_period,
         )
         self.num_classes = num_classes
         self.anchor_generator = anchor_generator
@@ -100,8 +106,6 @@ class RetinaNet(DenseDetector):
         self.test_topk_candidates = test_topk_candidates
         self.test_nms_thresh = test_nms_thresh
         self.max_detections_per_image = max_detections_per_image
-        self.vis_period = vis_period
-        self.input_format = input_format
         self.loss_normalizer = 100.0
         self.register_state_dict_post_hook(_save_loss_normalizer)
 
@@ -156,19 +160,15 @@ class RetinaNet(DenseDetector):
             (R, 4) the ground-truth box of each anchor (zeros where the image has none).
         """
         anchors = Boxes.cat(anchors)
-        labels, matched_boxes = [], []
+        labels, boxes = [], []
         for instances_i in instances:
-            matches, states = self.anchor_matcher(pairwise_iou(instances_i.gt_boxes, anchors))
-            if len(instances_i) == 0:
-                labels.append(torch.full_like(matches, self.num_classes))
-                matched_boxes.append(torch.zeros_like(anchors.tensor))
-                continue
-            labels_i = instances_i.gt_classes[matches]
-            labels_i[states == 0] = self.num_classes
-            labels_i[states == -1] = -1
-            labels.append(labels_i)
-            matched_boxes.append(instances_i.gt_boxes.tensor[matches])
-        return labels, matched_boxes
+            gt_boxes = instances_i.gt_boxes
+            matches, states = self.anchor_matcher(pairwise_iou(gt_boxes, anchors))
+            labels.append(
+                matched_classes(matches, states, instances_i.gt_classes, self.num_classes)
+            )
+            boxes.append(matched_boxes(matches, gt_boxes.tensor))
+        return labels, boxes
 
     def losses(
         self,
@@ -194,8 +194,8 @@ class RetinaNet(DenseDetector):
         """
         labels = torch.stack(gt_labels)  # (N, R)
         valid = labels >= 0
-        image_of_row, anchor_of_row = nonzero_tuple(valid & (labels != self.num_classes))
-        num_positive = len(image_of_row)
+        positive = valid & (labels != self.num_classes)
+        num_positive = int(positive.sum())
         get_event_storage().put_scalar("num_pos_anchors", num_positive / len(labels))
         self.loss_normalizer = _NORMALIZER_MOMENTUM * self.loss_normalizer + (
             1 - _NORMALIZER_MOMENTUM
@@ -211,11 +211,12 @@ class RetinaNet(DenseDetector):
             gamma=self.focal_loss_gamma,
             reduction="sum",
         )
-        loss_box_reg = box_regression_loss(
-            Boxes.cat(anchors).tensor[anchor_of_row],
+        loss_box_reg = anchor_regression_loss(
+            anchors,
             self.box2box_transform,
-            cat(pred_anchor_deltas, dim=1)[image_of_row, anchor_of_row],
-            torch.stack(gt_boxes)[image_of_row, anchor_of_row],
+            pred_anchor_deltas,
+            gt_boxes,
+            positive,
             self.box_reg_loss_type,
             self.smooth_l1_beta,
         )

@@ -7,12 +7,7 @@ __all__ = ["RPN", "StandardRPNHead"]
 
 __getattr__ = missing_names(
     __name__,
-    {
-        "PROPOSAL_GENERATOR_REGISTRY",
-        "RPN_HEAD_REGISTRY",
-        "RRPN",
-        "build_proposal_generator",
-        "build_rpn_head",
-        "rrpn",
-    },
+    """
+    PROPOSAL_GENERATOR_REGISTRY RPN_HEAD_REGISTRY RRPN build_proposal_generator build_rpn_head rrpn
+    """,
 )

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detectron2.layers import Conv2d, cat, nonzero_tuple
-from detectron2.modeling.box_regression import Box2BoxTransform, box_regression_loss
-from detectron2.modeling.matcher import Matcher
+from detectron2.layers import Conv2d, cat
+from detectron2.modeling.anchor_generator import by_anchor
+from detectron2.modeling.box_regression import Box2BoxTransform, anchor_regression_loss
+from detectron2.modeling.matcher import Matcher, matched_boxes
 from detectron2.modeling.proposal_generator.loss_weights import LossWeights
 from detectron2.modeling.proposal_generator.proposal_utils import suppress_proposals, top_scoring
 from detectron2.modeling.sampling import subsample_labels
@@ -170,8 +171,8 @@ class RPN(nn.Module):
         levels = [features[name] for name in self.in_features]
         anchors = self.anchor_generator(levels)
         logits, deltas = self.rpn_head(levels)
-        logits = [x.permute(0, 2, 3, 1).flatten(1) for x in logits]  # (N, HWA)
-        deltas = [_deltas_by_anchor(x, self.anchor_generator.box_dim) for x in deltas]
+        logits = [by_anchor(x, 1).flatten(1) for x in logits]  # (N, HWA)
+        deltas = [by_anchor(x, self.anchor_generator.box_dim) for x in deltas]
 
         losses = {}
         if self.training:
@@ -198,7 +199,7 @@ class RPN(nn.Module):
             has none).
         """
         anchors = Boxes.cat(anchors)
-        labels, matched_boxes = [], []
+        labels, boxes = [], []
         for instances in gt_instances:
             gt_boxes = instances.gt_boxes
             iou = retry_if_cuda_oom(pairwise_iou)(gt_boxes, anchors)
@@ -209,11 +210,8 @@ class RPN(nn.Module):
                 inside = anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
                 labels_i[~inside] = -1
             labels.append(self._subsample(labels_i))
-            if len(gt_boxes) == 0:
-                matched_boxes.append(torch.zeros_like(anchors.tensor))
-            else:
-                matched_boxes.append(gt_boxes.tensor[matches.to(gt_boxes.device)])
-        return labels, matched_boxes
+            boxes.append(matched_boxes(matches, gt_boxes.tensor))
+        return labels, boxes
 
     def _subsample(self, labels: torch.Tensor) -> torch.Tensor:
         positive, negative = subsample_labels(
@@ -254,13 +252,12 @@ class RPN(nn.Module):
             labels[sampled].to(torch.float32),
             reduction="sum",
         )
-        image_of_row, anchor_of_row = nonzero_tuple(positive)
-        # Only the objects are encoded; all other anchors would give targets that nobody reads.
-        loss_loc = box_regression_loss(
-            Boxes.cat(anchors).tensor[anchor_of_row],
+        loss_loc = anchor_regression_loss(
+            anchors,
             self.box2box_transform,
-            cat(pred_anchor_deltas, dim=1)[image_of_row, anchor_of_row],
-            torch.cat([boxes[rows] for boxes, rows in zip(gt_boxes, positive, strict=True)]),
+            pred_anchor_deltas,
+            gt_boxes,
+            positive,
             self.box_reg_loss_type,
             self.smooth_l1_beta,
         )
@@ -319,9 +316,3 @@ class RPN(nn.Module):
             self.min_box_size,
             self.training,
         )
-
-
-def _deltas_by_anchor(deltas: torch.Tensor, box_dim: int) -> torch.Tensor:
-    n, _, h, w = deltas.shape
-    deltas = deltas.view(n, -1, box_dim, h, w).permute(0, 3, 4, 1, 2)  # (N, H, W, A, box_dim)
-    return deltas.flatten(1, 3)  # (N, HWA, box_dim)

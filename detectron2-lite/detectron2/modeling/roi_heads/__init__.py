@@ -24,21 +24,10 @@ __all__ = [
 
 __getattr__ = missing_names(
     __name__,
-    {
-        "BaseKeypointRCNNHead",
-        "KRCNNConvDeconvUpsampleHead",
-        "ROI_BOX_HEAD_REGISTRY",
-        "ROI_HEADS_REGISTRY",
-        "ROI_KEYPOINT_HEAD_REGISTRY",
-        "ROI_MASK_HEAD_REGISTRY",
-        "RROIHeads",
-        "Res5ROIHeads",
-        "RotatedFastRCNNOutputLayers",
-        "build_box_head",
-        "build_keypoint_head",
-        "build_mask_head",
-        "build_roi_heads",
-        "keypoint_head",
-        "rotated_fast_rcnn",
-    },
+    """
+    BaseKeypointRCNNHead KRCNNConvDeconvUpsampleHead ROI_BOX_HEAD_REGISTRY ROI_HEADS_REGISTRY
+    ROI_KEYPOINT_HEAD_REGISTRY ROI_MASK_HEAD_REGISTRY RROIHeads Res5ROIHeads
+    RotatedFastRCNNOutputLayers build_box_head build_keypoint_head build_mask_head build_roi_heads
+    keypoint_head rotated_fast_rcnn
+    """,
 )

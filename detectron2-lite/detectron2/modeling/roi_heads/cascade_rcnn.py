@@ -6,7 +6,7 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.matcher import Matcher, matched_boxes, matched_classes
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers, fast_rcnn_inference
 from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads
@@ -158,10 +158,7 @@ class CascadeROIHeads(StandardROIHeads):
 
     @torch.no_grad()
     def _refined(
-        self,
-        stage: int,
-        predictions: _Predictions,
-        proposals: list[Instances],
+        self, stage: int, predictions: _Predictions, proposals: list[Instances]
     ) -> list[Instances]:
         """The boxes that a stage predicts, clipped, as proposals of the next one.
 
@@ -192,15 +189,11 @@ class CascadeROIHeads(StandardROIHeads):
             boxes = proposals_i.proposal_boxes
             iou = pairwise_iou(targets_i.gt_boxes, boxes)
             matches, labels = self.proposal_matchers[stage](iou)
-            if len(targets_i) > 0:
-                classes = targets_i.gt_classes[matches]
-                classes[labels == 0] = self.num_classes
-                gt_boxes = targets_i.gt_boxes[matches]
-            else:
-                classes = torch.full_like(matches, self.num_classes)
-                gt_boxes = Boxes(torch.zeros_like(boxes.tensor))
-            proposals_i.gt_classes = classes
-            proposals_i.gt_boxes = gt_boxes
+            # Nothing is ignored here: label -1 counts as 1.
+            proposals_i.gt_classes = matched_classes(
+                matches, labels.abs(), targets_i.gt_classes, self.num_classes
+            )
+            proposals_i.gt_boxes = Boxes(matched_boxes(matches, targets_i.gt_boxes.tensor))
             num_foreground += int((labels == 1).sum())
         total = sum(map(len, proposals))
         storage = get_event_storage()

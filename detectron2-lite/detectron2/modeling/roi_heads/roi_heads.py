@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.matcher import Matcher, matched_classes
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
@@ -84,7 +84,9 @@ class ROIHeads(nn.Module):
             proposals = add_ground_truth_to_proposals(targets, proposals)
         sampled, num_foreground, num_background = [], 0, 0
         for proposals_i, targets_i in zip(proposals, targets, strict=True):
-            matches, classes = self._match(proposals_i, targets_i)
+            iou = pairwise_iou(targets_i.gt_boxes, proposals_i.proposal_boxes)
+            matches, labels = self.proposal_matcher(iou)
+            classes = matched_classes(matches, labels, targets_i.gt_classes, self.num_classes)
             foreground, background = subsample_labels(
                 classes, self.batch_size_per_image, self.positive_fraction, self.num_classes
             )
@@ -96,17 +98,6 @@ class ROIHeads(nn.Module):
         storage.put_scalar("roi_head/num_fg_samples", num_foreground / len(sampled))
         storage.put_scalar("roi_head/num_bg_samples", num_background / len(sampled))
         return sampled
-
-    def _match(self, proposals: Instances, targets: Instances) -> tuple[torch.Tensor, torch.Tensor]:
-        """The object (R,) and the class (R,) of each proposal: K background, -1 ignored."""
-        iou = pairwise_iou(targets.gt_boxes, proposals.proposal_boxes)
-        matches, labels = self.proposal_matcher(iou)
-        if len(targets) == 0:
-            return matches, torch.full_like(matches, self.num_classes)
-        classes = targets.gt_classes[matches]
-        classes[labels == 0] = self.num_classes
-        classes[labels == -1] = -1
-        return matches, classes
 
     def forward(
         self,
