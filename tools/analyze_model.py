@@ -1,0 +1,62 @@
+#!/usr/bin/env python
+"""Parameters and multiply-adds of a detector by part, for one image; needs no weights, no GPU.
+
+python tools/analyze_model.py configs/mpvit/mask_rcnn_mpvit_tiny_1x.py
+python tools/analyze_model.py CONFIG --size 1024 1024 --depth 3 model.backbone.bottom_up.norm=BN
+"""
+
+import argparse
+
+from detectron2.config import LazyConfig
+from mimdet.analysis.model_statistics import (
+    NUM_DETECTIONS,
+    NUM_PROPOSALS,
+    WHAT_IS_COUNTED,
+    ModelStatistics,
+    model_statistics,
+)
+from mimdet.config import apply_overrides
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the command line, count and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="config file")
+    parser.add_argument(
+        "--size", nargs=2, type=int, default=(800, 1280), metavar=("HEIGHT", "WIDTH")
+    )
+    parser.add_argument("--depth", type=int, default=2, help="levels of modules that are listed")
+    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
+    args = parser.parse_intermixed_args(argv)
+    if min(args.size) < 1:
+        parser.error(f"--size must be two positive numbers, got {args.size}")
+    try:
+        cfg = apply_overrides(LazyConfig.load(args.config), args.opts)
+        statistics = model_statistics(cfg.model, tuple(args.size))
+    except (FileNotFoundError, KeyError, ValueError, NotImplementedError) as e:
+        parser.error(e.args[0] if isinstance(e, KeyError) else str(e))
+    print_report(statistics, args.depth)
+
+
+def print_report(statistics: ModelStatistics, depth: int) -> None:
+    """Print the parts, down to `depth` levels of modules, and the kinds of operations."""
+    height, width = statistics.image_size
+    print(f"{'part':40} {'parameters':>13} {'1e9 multiply-adds':>18} {'without attention':>18}")
+    for part, count in statistics.parameters.items():
+        total = statistics.total(part)
+        if part.count(".") < depth and (count or total):
+            without = statistics.total(part, attention=False)
+            print(f"{part or 'all':40} {count:>13,} {total / 1e9:>18.3f} {without / 1e9:>18.3f}")
+    print()
+    for kind, count in sorted(statistics.operations[""].items(), key=lambda item: -item[1]):
+        print(f"{kind:40} {'':13} {count / 1e9:>18.3f}")
+    print(
+        f"\nOne image of {height}x{width}, {NUM_PROPOSALS} proposals, {NUM_DETECTIONS} detections."
+    )
+    print(WHAT_IS_COUNTED)
+
+
+if __name__ == "__main__":
+    main()
