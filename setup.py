@@ -15,6 +15,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["mimdet", "mimdet.*"]),
+    package_data={"mimdet.data": ["*.json"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",  # before, weights_only=True could be made to execute code (CVE-2025-32434)

@@ -1,6 +1,7 @@
 """The pre-norm transformer block of a plain ViT, and how a stack of blocks is run."""
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from timm.layers import DropPath, Mlp
@@ -11,7 +12,7 @@ from mimdet.layers.attention import Attention
 
 
 class Block(nn.Module):
-    """``x + attn(norm1(x))``, then ``x + mlp(norm2(x))``, with exact GELU in the MLP.
+    """``x + attn(norm1(x))``, then ``x + mlp(norm2(x))``, by default with exact GELU in the MLP.
 
     Args:
         dim: channels of a token.
@@ -20,6 +21,8 @@ class Block(nn.Module):
         qkv_bias: give the query-key-value projection a bias.
         drop_path: probability with which a branch is dropped for a sample in training.
         norm_layer: called with `dim`; makes the two norms.
+        act_layer: makes the activation of the MLP.
+        attn: attention to use in place of `Attention`, for tokens of any layout (B, ..., C).
 
     Reference:
         Dosovitskiy et al. 2020, arXiv 2010.11929, equations 2 and 3. Parameter names are timm's.
@@ -33,25 +36,53 @@ class Block(nn.Module):
         qkv_bias: bool = True,
         drop_path: float = 0.0,
         norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
+        act_layer: Callable[[], nn.Module] = nn.GELU,
+        attn: nn.Module | None = None,
     ):
         super().__init__()
         self.norm1 = norm_layer(dim)
-        self.attn = Attention(dim, num_heads, qkv_bias)
+        self.attn = Attention(dim, num_heads, qkv_bias) if attn is None else attn
         self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim, hidden_features=int(dim * mlp_ratio))
+        self.mlp = Mlp(dim, hidden_features=int(dim * mlp_ratio), act_layer=act_layer)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, L, C) -> (B, L, C)."""
+        """(B, ..., C) -> (B, ..., C); (B, L, C) with the default attention."""
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
+def mae_layer_norm(dim: int) -> nn.LayerNorm:
+    """LayerNorm as MAE pretrains with it: eps 1e-6 instead of torch's 1e-5."""
+    return nn.LayerNorm(dim, eps=1e-6)
+
+
 def run(module: Callable[[Tensor], Tensor], x: Tensor, checkpointing: bool) -> Tensor:
-    """``module(x)``; with `checkpointing`, activations are recomputed in the backward pass."""
-    if checkpointing and torch.is_grad_enabled():
-        return checkpoint(module, x, use_reentrant=False)
-    return module(x)
+    """``module(x)``; with `checkpointing`, activations are recomputed in the backward pass.
+
+    Recomputing leaves the running statistics of batch norms alone: a batch counts once.
+    """
+    if not (checkpointing and torch.is_grad_enabled()):
+        return module(x)
+
+    def contexts():
+        return contextlib.nullcontext(), _kept_buffers(module)
+
+    return checkpoint(module, x, use_reentrant=False, context_fn=contexts)
+
+
+@contextlib.contextmanager
+def _kept_buffers(module: Callable) -> Iterator[None]:
+    """Run a module, or a `partial` of one, on copies of its buffers."""
+    root = getattr(module, "func", module)
+    kept = [(m, name, b) for m in root.modules() for name, b in m.named_buffers(recurse=False)]
+    for owner, name, buffer in kept:
+        setattr(owner, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for owner, name, buffer in kept:
+            setattr(owner, name, buffer)
 
 
 def run_all(blocks: Iterable[nn.Module], x: Tensor, checkpointing: bool) -> Tensor:

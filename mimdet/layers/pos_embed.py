@@ -2,7 +2,9 @@
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable, Hashable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -93,39 +95,160 @@ def interpolate_pos_embed(
     return torch.cat([extra, grid.flatten(2).transpose(1, 2)], dim=1)  # (1, E + H * W, D)
 
 
-class PosEmbedCache:
-    """Keeps the latest resized copies of one frozen position table.
+def resized_tokens(pos_embed: Tensor, new_size: tuple[int, int]) -> Tensor:
+    """The tokens' part of a table with a class slot, at another grid.
 
-    A table is frozen, and images of a data set share few grid sizes, so resizing it for every
+    Args:
+        pos_embed: (1, 1 + h * w, D).
+        new_size: (H, W) of the wanted grid.
+
+    Returns:
+        (1, H * W, D).
+    """
+    return interpolate_pos_embed(pos_embed, new_size)[:, 1:]
+
+
+class PosEmbedCache:
+    """Keeps the latest resized copies of one position table.
+
+    Images of a data set share few grid sizes, so resizing a table that does not change for every
     batch would be waste. An entry is valid for one content of the table (loading a checkpoint
-    changes the tensor's version), grid, device and dtype. A table that is trained is never cached.
-    Copies of a cache, made with their model, start empty.
+    changes the tensor's version), grid, device and dtype. A table that is being trained, that is
+    one that takes a gradient, is never cached. Copies of a cache, made with their model, start
+    empty.
+
+    Args:
+        resize: called with the table and the size; makes the copy.
+        max_entries: copies kept, the latest used.
     """
 
-    def __init__(self, max_entries: int = 32):
-        self.max_entries = max_entries  # a 50x84 table of 768 channels takes 13 MB
+    def __init__(
+        self,
+        resize: Callable[[Tensor, Hashable], Tensor] = resized_tokens,
+        max_entries: int = 32,  # a 50x84 table of 768 channels takes 13 MB
+    ):
+        self.resize = resize
+        self.max_entries = max_entries
         # The original is kept beside its resized copy: while it lives, no other table can have its
         # address, by which it is told apart.
         self._tables: OrderedDict[tuple, tuple[Tensor, Tensor]] = OrderedDict()
 
     def __reduce__(self):
-        return PosEmbedCache, (self.max_entries,)
+        return PosEmbedCache, (self.resize, self.max_entries)
 
-    def get(self, pos_embed: Tensor, new_size: tuple[int, int]) -> Tensor:
-        """The tokens' part of `pos_embed` (1, 1 + h * w, D) at `new_size`: (1, H * W, D)."""
-        if pos_embed.requires_grad:
-            return interpolate_pos_embed(pos_embed, new_size)[:, 1:]
+    def get(self, pos_embed: Tensor, new_size: Hashable) -> Tensor:
+        """`pos_embed` at `new_size`: by default its tokens' part (1, H * W, D) at (H, W)."""
+        if pos_embed.requires_grad and torch.is_grad_enabled():
+            self._tables.clear()  # the table is about to change: fused optimisers do not say so
+            return self.resize(pos_embed, new_size)
         key = (
-            tuple(new_size),
+            new_size,
             pos_embed.device,
             pos_embed.dtype,
             pos_embed.data_ptr(),
             pos_embed._version,
         )
         if key not in self._tables:
-            resized = interpolate_pos_embed(pos_embed, new_size)[:, 1:].detach()
+            # A copy made in inference mode could not take part in training later.
+            with torch.inference_mode(False), torch.no_grad():
+                resized = self.resize(pos_embed, new_size)
             self._tables[key] = resized, pos_embed.detach()
             if len(self._tables) > self.max_entries:
                 self._tables.popitem(last=False)
         self._tables.move_to_end(key)
         return self._tables[key][0]
+
+
+def interpolate_rel_pos_bias(bias: Tensor, new_size: tuple[int, int]) -> Tensor:
+    """Resize a table of one number per head, query and key, bicubically as an image.
+
+    Args:
+        bias: (N, L, M) for N heads, L queries and M keys.
+        new_size: (L', M').
+
+    Returns:
+        (N, L', M'); the input itself when the size is already the wanted one.
+    """
+    if tuple(new_size) == tuple(bias.shape[1:]):
+        return bias
+    return F.interpolate(bias[None], size=tuple(new_size), mode="bicubic", align_corners=False)[0]
+
+
+def interpolate_rel_pos_table(
+    table: Tensor, new_window_size: int, mode: str = "geometric"
+) -> Tensor:
+    """Resize Swin's table of relative positions to another window.
+
+    Args:
+        table: (n * n, N), n = 2 * window_size - 1 offsets per axis, N heads.
+        new_window_size: side of the wanted window.
+        mode: ``"bicubic"``, as an image; or ``"geometric"``: the given offsets are taken to lie at
+            0, +-1, +-(1 + q), +-(1 + q + q^2), ... with the q that lets them cover the new
+            offsets, so that near ones keep their values, and a cubic spline goes through them.
+
+    Returns:
+        ((2 * new_window_size - 1) ** 2, N); the input itself when its size is the wanted one.
+
+    Raises:
+        ValueError: if the table is not that of a square window, or `mode` is another word.
+
+    Reference:
+        Bao et al. 2021 (BEiT), arXiv 2106.08254, whose code introduced the geometric grid; Liu et
+        al. 2021 (Swin), arXiv 2103.14030, section 3.2 for the table.
+    """
+    size, new_size = math.isqrt(table.shape[0]), 2 * new_window_size - 1
+    if size * size != table.shape[0] or size % 2 == 0:
+        raise ValueError(
+            f"a table of relative positions has (2 w - 1)^2 rows for a window of w x w tokens, "
+            f"got {table.shape[0]} rows"
+        )
+    if mode not in ("bicubic", "geometric"):
+        raise ValueError(f"mode must be 'bicubic' or 'geometric', got {mode!r}")
+    if size == new_size:
+        return table
+    grid = table.transpose(0, 1).unflatten(1, (size, size))  # (N, n, n)
+    if mode == "bicubic":
+        resized = interpolate_rel_pos_bias(grid, (new_size, new_size))
+    else:
+        offsets = np.arange(new_size) - new_size // 2
+        w = torch.as_tensor(_spline_weights(_geometric_offsets(size, new_size), offsets))
+        resized = (w @ grid.double() @ w.transpose(0, 1)).to(table.dtype)
+    return resized.flatten(1).transpose(0, 1)
+
+
+def _geometric_offsets(size: int, new_size: int) -> np.ndarray:
+    """Where `size` offsets lie so that they cover the `new_size` integers around 0."""
+    low, high, half = 0.5, 2.0, size // 2  # 2 also bounds the reach of very small tables
+    while high - low > 1e-6:
+        q = (low + high) / 2
+        if sum(q**k for k in range(half)) > new_size // 2:
+            high = q
+        else:
+            low = q
+    right = np.cumsum(q ** np.arange(half))
+    return np.concatenate([-right[::-1], [0.0], right])
+
+
+def _spline_weights(x: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Weights (len(at), len(x)) by which values at `x` give a spline's values at `at`.
+
+    The spline is cubic and goes through all points, without a knot at the second and the last but
+    one; three points are joined by lines. Outside of `x` it keeps its value at the border.
+    """
+    degree = 3 if len(x) > 3 else len(x) // 2
+    inner = x[2:-2] if degree == 3 else x[1:-1]
+    knots = np.concatenate([[x[0]] * (degree + 1), inner, [x[-1]] * (degree + 1)])
+    at = at.clip(x[0], x[-1])
+    return np.linalg.solve(_b_splines(knots, degree, x).T, _b_splines(knots, degree, at).T).T
+
+
+def _b_splines(knots: np.ndarray, degree: int, at: np.ndarray) -> np.ndarray:
+    """All B-splines of `degree` on `knots` at the points `at`: (len(at), number of splines)."""
+    interval = np.searchsorted(knots, at, side="right").clip(None, len(knots) - degree - 1) - 1
+    basis = np.eye(len(knots) - 1)[interval]
+    for d in range(1, degree + 1):  # de Boor's recursion; 0 / 0 counts as 0
+        span = knots[d:] - knots[:-d]
+        rise = (at[:, None] - knots[:-d]) / np.where(span > 0, span, np.inf)
+        fall = 1 - rise
+        basis = rise[:, :-1] * basis[:, :-1] + fall[:, 1:] * basis[:, 1:]
+    return basis

@@ -7,12 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:
-    """Cut a map into windows, padded with zeros at the bottom and the right where needed.
+def window_partition(
+    x: Tensor, window_size: int, padding: Tensor | None = None
+) -> tuple[Tensor, tuple[int, int]]:
+    """Cut a map into windows, padded at the bottom and the right where needed.
 
     Args:
         x: (B, H, W, C).
         window_size: side w of a window in tokens.
+        padding: (C,) the token that pads; zeros by default.
 
     Returns:
         The windows (B * n, w, w, C), row-major within each image, and the padded (H, W).
@@ -21,6 +24,9 @@ def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, in
     pad_h, pad_w = -H % window_size, -W % window_size
     if pad_h or pad_w:
         x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
+        if padding is not None:
+            x[:, H:] = padding
+            x[:, :H, W:] = padding
     H, W = H + pad_h, W + pad_w
     x = x.view(B, H // window_size, window_size, W // window_size, window_size, C)
     return x.transpose(2, 3).reshape(-1, window_size, window_size, C), (H, W)

@@ -1,5 +1,7 @@
 """The transformer block against timm's, and how stacks of blocks are run and initialised."""
 
+import functools
+
 import pytest
 import torch
 from timm.models.vision_transformer import Block as TimmBlock
@@ -37,6 +39,14 @@ def test_block_has_the_names_outputs_and_gradients_of_timms(bias):
 def test_norms_are_made_by_the_given_function():
     block = Block(DIM, HEADS, norm_layer=lambda dim: nn.LayerNorm(dim, eps=0.25))
     assert (block.norm1.eps, block.norm2.eps) == (0.25, 0.25)
+
+
+def test_attention_and_activation_are_the_given_ones():
+    block = Block(DIM, HEADS, act_layer=nn.ReLU, attn=nn.Linear(DIM, DIM))
+    x = tokens().view(2, 5, 1, DIM)  # a layout that the default attention does not take
+    y = x + block.attn(block.norm1(x))
+    hidden = block.mlp.fc1(block.norm2(y)).relu()
+    torch.testing.assert_close(block(x), y + block.mlp.fc2(hidden))
 
 
 def test_a_dropped_branch_leaves_its_sample_and_a_kept_one_counts_double_at_rate_one_half():
@@ -93,6 +103,21 @@ def test_without_gradients_nothing_is_recomputed():
     with torch.no_grad():
         output = run(module, torch.zeros(3), True)
     assert (module.calls, output.tolist()) == (1, [1, 1, 1])
+
+
+@pytest.mark.parametrize("wrap", [lambda m: m, functools.partial], ids=["module", "partial"])
+def test_recomputing_counts_a_batch_once_in_the_running_statistics(wrap):
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    states = []
+    for checkpointing in (False, True):
+        norm = nn.BatchNorm1d(3)
+        buffers = dict(norm.named_buffers())
+        run(wrap(norm), x.requires_grad_(), checkpointing).square().sum().backward()
+        assert all(norm.get_buffer(name) is buffer for name, buffer in buffers.items())
+        states.append(norm.state_dict())
+    assert states[1]["num_batches_tracked"] == 1
+    for name, value in states[0].items():
+        assert torch.equal(states[1][name], value), name
 
 
 def test_initialisation_is_xavier_for_linear_and_identity_for_layer_norm():

@@ -165,11 +165,41 @@ def test_a_trainable_table_is_never_cached_and_gets_its_gradient():
     assert table.grad[:, 1:].any()
 
 
-def test_a_table_cached_in_inference_mode_serves_training():
+def test_a_trainable_table_is_cached_while_no_gradients_are_made():
+    cache, table = PosEmbedCache(), frozen().requires_grad_()
+    with torch.no_grad():
+        first = cache.get(table, (5, 7))
+        assert cache.get(table, (5, 7)) is first
+        table += 1  # a step of an optimiser
+        torch.testing.assert_close(cache.get(table, (5, 7)), first + 1)
+    assert cache.get(table, (5, 7)).requires_grad
+
+
+def test_a_training_step_of_which_the_table_does_not_know_invalidates_the_cache():
+    cache, table = PosEmbedCache(), frozen().requires_grad_()
+    optimizer = torch.optim.AdamW([table], lr=1.0, fused=True)  # leaves the version as it is
+    with torch.no_grad():
+        before = cache.get(table, (5, 7))
+    cache.get(table, (5, 7)).sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        after = cache.get(table, (5, 7))
+    torch.testing.assert_close(after, interpolate_pos_embed(table, (5, 7))[:, 1:].detach())
+    assert not torch.allclose(after, before)
+
+
+def test_a_cache_resizes_as_it_is_told():
+    cache = PosEmbedCache(resize=lambda table, factor: table * factor)
+    assert torch.equal(cache.get(frozen(), 3), 3 * frozen())
+
+
+@pytest.mark.parametrize("combine", [torch.add, torch.mul])
+def test_a_table_cached_in_inference_mode_serves_training(combine):
     cache, table = PosEmbedCache(), frozen()
     with torch.inference_mode():
         cached = cache.get(table, (5, 7))
-    tokens = torch.zeros(2, 35, 8, requires_grad=True)
+    tokens = torch.ones(2, 35, 8, requires_grad=True)
     assert cache.get(table, (5, 7)) is cached
-    ((tokens + cached) ** 2).sum().backward()
-    torch.testing.assert_close(tokens.grad, 2 * cached.expand(2, -1, -1).clone())
+    combine(tokens, cached).sum().backward()  # a product keeps the table for its gradient
+    expected = torch.ones_like(tokens) if combine is torch.add else cached.expand(2, -1, -1)
+    torch.testing.assert_close(tokens.grad, expected)
