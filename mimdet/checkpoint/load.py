@@ -1,11 +1,7 @@
 """Loading weights with a report: MAE files into a new model, and checkpoints without gaps."""
 
-import argparse
 import fnmatch
 import logging
-import os
-import pickle
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from detectron2.checkpoint import DetectionCheckpointer
-from mimdet.checkpoint.convert.mae import has_decoder, match_mae, strip_prefixes
+from mimdet.checkpoint.convert import detect_source
+from mimdet.checkpoint.convert.beit import fit_beit, is_beit
+from mimdet.checkpoint.convert.fastmim import has_pixel_mask_token, match_encoder, takes_encoder
+from mimdet.checkpoint.convert.mae import LoadReport, has_decoder, match_mae, strip_prefixes
+from mimdet.checkpoint.read import read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,9 @@ def load_pretrained(model: nn.Module, *, decoder_from_scratch: bool = False) -> 
     """Start the parts of a new model from the MAE files that they name.
 
     Every submodule with a `pretrained` path takes from that file what it has; each file is read
-    once. What was loaded, resized, left as initialised or not used is logged.
+    once. What was loaded, resized, left as initialised or not used is logged. A submodule may also
+    have `grid_size`, the (h, w) of a position table that is not square, and `pretrained_ignores`,
+    names that it does not take. Besides MAE's, files of BEiT and FastMIM are understood.
 
     Args:
         model: a freshly built model.
@@ -46,12 +48,21 @@ def load_pretrained(model: nn.Module, *, decoder_from_scratch: bool = False) -> 
         path = getattr(module, "pretrained", None)
         if not path:
             continue
-        own = module.state_dict()
+        name = name or "the model"
+        ignored = getattr(module, "pretrained_ignores", ())
+        own = {entry: v for entry, v in module.state_dict().items() if entry not in ignored}
         if decoder_from_scratch and has_decoder(own):
             logger.info(f"{name} stays as initialised (mae_checkpoint.decoder_from_scratch=True)")
             continue
         if path not in files:
             files[path] = read_state_dict(path)
+        if has_decoder(own) and has_pixel_mask_token(files[path]):
+            raise ValueError(
+                f"{path} must hold MAE's decoder for {name}, but it is a file of FastMIM, whose "
+                "decoder has another width and no positions, and whose mask is a colour "
+                "(mae_checkpoint.path); use a full MAE checkpoint, or start only the encoder from "
+                "this file with mae_checkpoint.decoder_from_scratch=True"
+            )
         if has_decoder(own) and not has_decoder(files[path]):
             raise ValueError(
                 f"{path} must hold MAE's decoder for {name}, but it is an encoder-only file "
@@ -59,51 +70,32 @@ def load_pretrained(model: nn.Module, *, decoder_from_scratch: bool = False) -> 
                 "its initial weights with mae_checkpoint.decoder_from_scratch=True"
             )
         try:
-            matched, report = match_mae(files[path], own)
+            matched, report = _match(files[path], own, getattr(module, "grid_size", None))
         except ValueError as e:
             raise ValueError(f"{path} does not fit {name} (mae_checkpoint.path): {e}") from e
         module.load_state_dict(matched, strict=False)
         logger.info(f"{name} from {path}: {report}")
 
 
+def _match(
+    file: Mapping[str, Tensor], own: Mapping[str, Tensor], grid_size: tuple[int, int] | None
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """What a module takes from a file, by the rules of the file's kind."""
+    if takes_encoder(own):
+        return match_encoder(file, own)
+    if is_beit(file):
+        fitted = fit_beit(file, own, grid_size)
+        return match_mae(fitted, own, grid_size=grid_size, optional=("pos_embed",))
+    return match_mae(file, own, grid_size=grid_size)
+
+
 def read_state_dict(path: str) -> dict[str, Tensor]:
     """Read the tensors of a pretraining checkpoint, without its wrapper and prefixes.
 
     Args:
-        path: a file of ``torch.save``: ``{"model": state_dict, ...}`` or the state dict itself.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is no such checkpoint, or holds objects that loading would execute.
+        path: see `mimdet.checkpoint.read.read_tensors`, also for the errors.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"there is no checkpoint {path} (mae_checkpoint.path)")
-    try:
-        # MAE's training script saves its argparse.Namespace beside the model; it is plain data.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # of any type: torch reads whatever the bytes may mean to it
-        refused = re.search(r"GLOBAL ([\w.]+)", str(e))  # the only place where torch says it
-        reason = (
-            f"contains {refused[1]}, and loading that could execute code"
-            if refused
-            else f"cannot be read as one ({type(e).__name__})"
-        )
-        # Of a file that it refuses torch tells at length how to load it all the same.
-        cause = None if isinstance(e, pickle.UnpicklingError) else e
-        raise ValueError(
-            f"{path} must be a torch checkpoint of tensors (mae_checkpoint.path), but it {reason}"
-        ) from cause
-    state_dict = content.get("model", content) if isinstance(content, Mapping) else content
-    if not isinstance(state_dict, Mapping) or not state_dict:
-        raise ValueError(
-            f"{path} must hold a state dict or a dict with one under 'model' "
-            f"(mae_checkpoint.path), got {type(state_dict).__name__}"
-        )
-    tensors = {name: v for name, v in state_dict.items() if isinstance(v, Tensor)}
-    if not tensors:
-        raise ValueError(f"{path} holds no tensors (mae_checkpoint.path)")
-    return strip_prefixes(tensors)
+    return strip_prefixes(read_tensors(path, "mae_checkpoint.path"))
 
 
 class StrictCheckpointer(DetectionCheckpointer):
@@ -112,7 +104,8 @@ class StrictCheckpointer(DetectionCheckpointer):
     Detectron2 only warns when a checkpoint and the model differ, so a wrong file silently leaves
     random weights. Here every parameter must find its counterpart, of the same shape, unless its
     name matches a pattern of the allow-lists. Frozen position tables take over the grid of the
-    checkpoint: a table resized twice is another table.
+    checkpoint: a table resized twice is another table. Other people's names are converted to ours
+    where `mimdet.checkpoint.convert.SOURCES` knows them.
 
     Args:
         model: the model to save and load.
@@ -137,11 +130,22 @@ class StrictCheckpointer(DetectionCheckpointer):
         self.allow_missing = tuple(allow_missing)
         self.allow_unexpected = (*allow_unexpected, *_OBSOLETE)
 
+    def _load_file(self, f: str) -> Any:
+        try:
+            return super()._load_file(f)
+        except ValueError:
+            tensors = _foreign_tensors(f)
+            if tensors is None:
+                raise
+            return {"model": tensors}
+
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        if not checkpoint.get("matching_heuristics", False):
-            state_dict = checkpoint["model"]
-            if state_dict and all(name.startswith("module.") for name in state_dict):
-                state_dict = {name[len("module.") :]: v for name, v in state_dict.items()}
+        by_heuristics = bool(checkpoint.get("matching_heuristics", False))
+        if not by_heuristics:
+            state_dict = _without_module(checkpoint["model"])
+            if source := detect_source(state_dict):
+                logger.info(f"the checkpoint has names of {source.name}, which are converted")
+                state_dict = source.to_native(state_dict)
             tables = _other_grids(self.model, state_dict, self.allow_missing)
             self._check(state_dict, fitting=tables)
             for name, table in tables.items():
@@ -152,7 +156,11 @@ class StrictCheckpointer(DetectionCheckpointer):
                 )
                 parameter.data = table.clone()
             checkpoint["model"] = state_dict
-        return super()._load_model(checkpoint)
+        incompatible = super()._load_model(checkpoint)
+        if by_heuristics:  # only now it is known which names belong together
+            missing = _unmatched(incompatible.missing_keys, self.allow_missing)
+            _refuse_gaps(missing, [], [])
+        return incompatible
 
     def _check(self, state_dict: Mapping[str, Any], fitting: Mapping[str, Tensor]) -> None:
         own = {**self.model.state_dict(), **fitting}
@@ -166,19 +174,43 @@ class StrictCheckpointer(DetectionCheckpointer):
             for name in common
             if tuple(state_dict[name].shape) != tuple(own[name].shape)
         ]
-        if not (missing or unexpected or shapes):
-            return
-        lines = ["the checkpoint does not fit the model:"]
-        lines += _listed("parameters that the checkpoint lacks", missing)
-        lines += _listed("parameters that the model lacks", unexpected)
-        lines += _listed("parameters of another shape", shapes)
-        if "pos_embed" in state_dict or "cls_token" in state_dict:
-            lines.append("it looks like a pretraining checkpoint: give it as mae_checkpoint.path")
-        lines.append(
-            "if that is intended, name them in train.allow_missing (also for another shape) or "
-            "train.allow_unexpected"
-        )
-        raise ValueError("\n  ".join(lines))
+        is_pretraining = "pos_embed" in state_dict or "cls_token" in state_dict
+        _refuse_gaps(missing, unexpected, shapes, is_pretraining)
+
+
+def _refuse_gaps(
+    missing: list[str], unexpected: list[str], shapes: list[str], is_pretraining: bool = False
+) -> None:
+    """Raise ValueError if a checkpoint and a model differ in anything that was not allowed."""
+    if not (missing or unexpected or shapes):
+        return
+    lines = ["the checkpoint does not fit the model:"]
+    lines += _listed("parameters that the checkpoint lacks", missing)
+    lines += _listed("parameters that the model lacks", unexpected)
+    lines += _listed("parameters of another shape", shapes)
+    if is_pretraining:
+        lines.append("it looks like a pretraining checkpoint: give it as mae_checkpoint.path")
+    lines.append(
+        "if that is intended, name them in train.allow_missing (also for another shape) or "
+        "train.allow_unexpected"
+    )
+    raise ValueError("\n  ".join(lines))
+
+
+def _foreign_tensors(path: str) -> dict[str, Tensor] | None:
+    """The state dict of a file of mmcv or timm, which have it under another key than "model"."""
+    try:
+        tensors = read_tensors(path, "train.init_checkpoint")
+    except ValueError:
+        return None
+    return tensors if detect_source(_without_module(tensors)) else None
+
+
+def _without_module(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Names without the prefix of parallel training, if all have it."""
+    if not all(name.startswith("module.") for name in state_dict):
+        return state_dict
+    return {name.removeprefix("module."): value for name, value in state_dict.items()}
 
 
 def _other_grids(

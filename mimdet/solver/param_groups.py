@@ -1,6 +1,7 @@
 """Optimiser parameter groups: who learns how fast, and what is decayed."""
 
-from collections.abc import Iterable
+import fnmatch
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
@@ -16,6 +17,7 @@ def get_fpn_model_parameters(
     base_lr: float = 4e-5,
     skip_list: Iterable[str] = (),
     multiplier: float = 1.5,
+    lr_factor_func: Callable[[str], float] | None = None,
 ) -> list[dict[str, Any]]:
     """Parameter groups of MIMDet, which learns at three speeds.
 
@@ -30,6 +32,9 @@ def get_fpn_model_parameters(
         base_lr: learning rate of the stem.
         skip_list: last components of parameter names that are not decayed, such as "pos_embed".
         multiplier: ratio between the speeds, above 0.
+        lr_factor_func: further factor on the learning rate as a function of the parameter's name,
+            such as the layer-wise decay of `mimdet.solver.layer_decay`; None for none, as in the
+            released configurations.
 
     Returns:
         Groups ``{"params", "lr", "weight_decay"}``, one per distinct (lr, weight_decay), in order
@@ -47,6 +52,8 @@ def get_fpn_model_parameters(
             lr = base_lr
         else:
             lr = base_lr / multiplier if name.startswith(_ENCODER) else base_lr * multiplier
+        if lr_factor_func is not None:
+            lr *= lr_factor_func(name)
         if parameter.ndim <= 1 or name.endswith(".bias") or name.split(".")[-1] in skipped:
             decay = 0.0
         else:
@@ -56,30 +63,33 @@ def get_fpn_model_parameters(
     return list(groups.values())
 
 
-def get_vit_lr_decay_rate(name: str, lr_decay_rate: float = 1.0, num_layers: int = 12) -> float:
-    """Learning-rate factor of a parameter under the layer-wise decay of ViTDet.
-
-    The deeper a part of the ViT, the faster it learns: position table and patch projection have
-    layer 0, block i has layer i + 1; pyramid, heads and the convolutions that carry information
-    across windows (`residual`) are above the last and have factor 1. For use as
-    `lr_factor_func` of Detectron2's `get_default_optimizer_params`.
+def get_named_decay_parameters(
+    model: nn.Module, weight_decay: float, no_decay: Iterable[str]
+) -> list[dict[str, Any]]:
+    """Two groups of one learning rate: what is decayed, and what is named otherwise.
 
     Args:
-        name: dotted name of the parameter in the bare model; with the ``module.`` of a
-            distributed wrapper in front nothing would be recognised.
-        lr_decay_rate: factor from one layer to the one below, in (0, 1].
-        num_layers: blocks of the ViT.
+        model: the detector.
+        weight_decay: for all that `no_decay` does not match, biases and norms included.
+        no_decay: `fnmatch` patterns of parameter names.
 
     Returns:
-        ``lr_decay_rate ** (num_layers + 1 - layer)``.
+        Groups ``{"params", "weight_decay"}``, the decayed one first; frozen ones are left out.
 
-    Reference:
-        Bao et al. 2021, arXiv 2106.08254, as applied by Li et al. 2022, arXiv 2203.16527.
+    Raises:
+        ValueError: if a pattern matches no parameter.
     """
-    layer = num_layers + 1
-    if name.startswith("backbone"):
-        if ".pos_embed" in name or ".patch_embed" in name:
-            layer = 0
-        elif ".blocks." in name and ".residual." not in name:
-            layer = int(name.split(".blocks.")[1].split(".")[0]) + 1
-    return lr_decay_rate ** (num_layers + 1 - layer)
+    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    spared: set[str] = set()
+    for pattern in no_decay:
+        matching = fnmatch.filter(named, pattern)
+        if not matching:
+            raise ValueError(
+                f"every pattern of names without weight decay must match a parameter, and "
+                f"{pattern!r} matches none (optimizer.params.no_decay)"
+            )
+        spared.update(matching)
+    return [
+        {"params": [p for n, p in named.items() if n not in spared], "weight_decay": weight_decay},
+        {"params": [p for n, p in named.items() if n in spared], "weight_decay": 0.0},
+    ]

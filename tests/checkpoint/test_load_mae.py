@@ -13,14 +13,16 @@ from torch import nn
 from mimdet.checkpoint.convert.mae import match_mae
 from mimdet.checkpoint.load import load_pretrained, read_state_dict
 from mimdet.layers.pos_embed import interpolate_pos_embed
+from mimdet.modeling.backbone.benchmarking import BenchmarkingViTDet
 from mimdet.modeling.backbone.mimdet import MIMDetDecoder, MIMDetEncoder
 
-RECORDS = [
+_ALL_RECORDS = [
     record
     for name in ("loading_mimdet_v10", "loading_mimdet_v12_and_benchmarking")
     for record in load(f"loading/{name}.json.gz")
-    if record["variant"] != "benchmarking"
 ]
+RECORDS = [record for record in _ALL_RECORDS if record["variant"] != "benchmarking"]
+BENCHMARKING = [record for record in _ALL_RECORDS if record["variant"] == "benchmarking"]
 FILLS = {"v10": "mask", "v12": "conv"}
 
 
@@ -109,6 +111,30 @@ def _assert_checksums(
     x = value.double()
     assert abs(x.sum().item() - total) <= 1e-4 * x.abs().sum().item(), name
     assert x.square().sum().item() == pytest.approx(squares, rel=1e-4), name
+
+
+def test_benchmarking_vit_takes_what_the_published_loader_takes(mae_files):
+    path, file = mae_files["encoder only"]
+    own_table, files_table = BENCHMARKING
+    assert own_table["args"] == files_table["args"] | {"sincos_pos_embed": True}
+    backbone = BenchmarkingViTDet(**own_table["args"], pretrained=path)
+    load_pretrained(backbone)
+    for record in (own_table, files_table):
+        assert record["file"] == "encoder only"
+        state_dict = backbone.state_dict()
+        assert state_dict.keys() == {entry[0] for entry in record["entries"]}
+        for entry, shape, origin, *checksums in record["entries"]:
+            value = state_dict[entry]
+            assert list(value.shape) == shape, entry
+            if origin == "file":
+                assert torch.equal(value, file[entry]), entry
+                continue
+            _assert_checksums(value, *checksums, entry)
+            if origin == "derived":
+                assert torch.equal(value, interpolate_pos_embed(file[entry], (64, 64))[:, 1:])
+        # what another model with `sincos_pos_embed=False` would have
+        backbone.pretrained_ignores = ()
+        load_pretrained(backbone)
 
 
 def match_shapes(record: dict):

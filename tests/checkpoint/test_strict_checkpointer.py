@@ -8,6 +8,7 @@ from golden_models import fill
 from torch import nn
 
 from detectron2.structures import ImageList
+from mimdet.checkpoint.convert import Source
 from mimdet.checkpoint.load import StrictCheckpointer
 from mimdet.layers.pos_embed import get_2d_sincos_pos_embed
 from mimdet.modeling.backbone.mimdet import MIMDetBackbone, MIMDetDecoder, MIMDetEncoder
@@ -170,6 +171,29 @@ def test_an_allow_list_excuses_only_the_names_that_match(tmp_path):
         StrictCheckpointer(two_layers(), allow_missing=["head.*"]).load(path)
 
 
+def by_heuristics(folder, classes: int = 4, **entries) -> str:
+    """A checkpoint of the layers under shorter names, to be matched by their ends."""
+    state_dict = two_layers(classes).state_dict() | entries
+    short = {name.replace("body.", "y."): v for name, v in state_dict.items() if v is not None}
+    torch.save({"model": short}, folder / "short.pth")
+    return f"{folder / 'short.pth'}?matching_heuristics=True"
+
+
+def test_names_that_are_matched_by_their_ends_must_be_complete_too(tmp_path):
+    model = emptied(nn.ModuleDict({"net": two_layers()}))
+    path = by_heuristics(tmp_path, **{"head.bias": None})
+    StrictCheckpointer(model, allow_missing=["net.head.bias", "net.body.*"]).load(path)
+    assert torch.equal(model["net"]["head"].weight, two_layers()["head"].weight)
+    with pytest.raises(ValueError, match=r"that the checkpoint lacks:\s+.*net.head.bias"):
+        StrictCheckpointer(model, allow_missing=["net.body.*"]).load(path)
+
+
+def test_what_has_another_shape_is_no_match_by_its_end(tmp_path):
+    model = nn.ModuleDict({"net": two_layers()})
+    with pytest.raises(ValueError, match=r"that the checkpoint lacks:\s+net.head.bias"):
+        StrictCheckpointer(model, allow_missing=["net.body.*"]).load(by_heuristics(tmp_path, 6))
+
+
 def test_buffers_that_old_versions_saved_are_passed_over(tmp_path):
     old = {
         "proposal_generator.anchor_generator.cell_anchors.0": torch.zeros(3, 4),
@@ -269,3 +293,55 @@ def test_a_position_table_that_may_be_missing_keeps_its_grid(tmp_path):
     StrictCheckpointer(model, allow_missing=["*.encoder.pos_embed"]).load(path)
     assert torch.equal(model.get_parameter("backbone.bottom_up.encoder.pos_embed"), before)
     assert model.get_parameter("backbone.bottom_up.decoder.decoder_pos_embed").shape[1] == 17
+
+
+# --- other people's names -------------------------------------------------------------------------
+
+
+def theirs(state_dict: dict) -> dict:
+    return {f"their_{name}": value for name, value in state_dict.items()}
+
+
+@pytest.fixture
+def their_source(monkeypatch):
+    """A source whose names begin with "their_"."""
+    source = Source(
+        "theirs",
+        lambda names: "their_head.bias" in names,
+        lambda names: {name.removeprefix("their_"): value for name, value in names.items()},
+    )
+    monkeypatch.setattr("mimdet.checkpoint.convert.SOURCES", (source,))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda names: names,
+        lambda names: {"model": names},
+        lambda names: {"state_dict": names, "meta": {"epoch": 24, "CLASSES": ("cat", "dog")}},
+    ],
+)
+def test_known_names_of_others_are_converted(tmp_path, caplog, their_source, wrapped, prefix):
+    names = {prefix + n: v for n, v in theirs(two_layers().state_dict()).items()}
+    torch.save(wrapped(names), tmp_path / "model.pth")
+    model = emptied(two_layers())
+    with caplog.at_level(logging.INFO, logger="mimdet"):
+        StrictCheckpointer(model).load(str(tmp_path / "model.pth"))
+    assert_same_state(model, two_layers())
+    assert "names of theirs, which are converted" in caplog.text
+
+
+def test_a_converted_checkpoint_must_fit_all_the_same(tmp_path, their_source):
+    names = theirs(two_layers().state_dict())
+    del names["their_body.bias"]
+    torch.save({"state_dict": names, "meta": {}}, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match=r"the checkpoint lacks:\s+body.bias"):
+        StrictCheckpointer(two_layers()).load(str(tmp_path / "model.pth"))
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {"x": torch.ones(1)}, "meta": {}}, {"a": 1}])
+def test_a_wrapped_file_of_unknown_names_is_refused_as_before(tmp_path, their_source, content):
+    torch.save(content, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match="model.pth is not a checkpoint"):
+        StrictCheckpointer(two_layers()).load(str(tmp_path / "model.pth"))

@@ -1,12 +1,13 @@
-"""MAE checkpoints -> the parts of them that an encoder or a decoder of ours takes.
+"""MAE checkpoints -> the parts of them that a ViT or a decoder of ours takes.
 
 MAE's names are ours (`blocks.*`, `norm.*`, `pos_embed`, `decoder_blocks.*`, ...), so nothing is
 renamed; what differs is that files come wrapped and prefixed, that position tables are for 224
-pixels, and that our stem and fill have no counterpart in the file.
+pixels, and that what is new in a detector has no counterpart in the file.
 """
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -16,8 +17,15 @@ from mimdet.layers.pos_embed import interpolate_pos_embed
 _PREFIXES = ("module.", "model.", "encoder.", "backbone.")
 _POS_EMBEDS = ("pos_embed", "decoder_pos_embed")
 
-# Parts of our modules that no MAE file has: the convolution stem and the projection of "conv" fill.
-_NOT_IN_MAE = ("patch_embed.proj.[0-9]*.*", "conv_feat_proj.*")
+# Parts of our modules that MAE files lack.
+_NOT_IN_MAE = (
+    # MIMDet: the convolution stem and the projection of "conv" fill
+    *("patch_embed.proj.[0-9]*.*", "conv_feat_proj.*"),
+    # Benchmarking-ViT: adaptors, shared relative positions and layer scale
+    *("ms_adaptor.*", "windowed_rel_pos_bias.*", "global_rel_pos_bias.*", "blocks.*.gamma_[12]"),
+    # ViTDet and ViTAE: decomposed relative positions and convolutions beside or after a block
+    *("*.attn.rel_pos_[hw]", "*.residual.*", "*.PCM.*"),
+)
 
 
 @dataclass
@@ -63,13 +71,20 @@ def has_decoder(state_dict: Mapping[str, Tensor]) -> bool:
 
 
 def match_mae(
-    mae: Mapping[str, Tensor], module: Mapping[str, Tensor]
+    mae: Mapping[str, Tensor],
+    module: Mapping[str, Tensor],
+    *,
+    grid_size: tuple[int, int] | None = None,
+    optional: Sequence[str] = (),
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """Pick and fit the tensors that a module takes from a MAE file.
 
     Args:
         mae: state dict of the file, prefixes stripped.
         module: the module's own state dict, for names and shapes.
+        grid_size: (h, w) of the module's position table; by default it is square.
+        optional: `fnmatch` patterns of names that the file need not have, besides those of what
+            is new in our modules.
 
     Returns:
         The tensors to load, and the report.
@@ -83,26 +98,40 @@ def match_mae(
         if name not in mae:
             report.initial.append(name)
         elif name in _POS_EMBEDS and mae[name].shape[1] != own.shape[1]:
-            matched[name] = _resize_to(mae[name], own)
+            matched[name] = _resize_to(mae[name], own, grid_size)
             report.resized.append(name)
         else:
             matched[name] = mae[name]
             report.loaded.append(name)
     report.unused = sorted(set(mae) - set(module))
-    _check_complete(report.initial)
+    _check_complete(report.initial, (*_NOT_IN_MAE, *optional))
     _check_shapes(matched, module)
     _check_depth(report.unused, module)
     return matched, report
 
 
-def _resize_to(table: Tensor, own: Tensor) -> Tensor:
-    """Bring a square position table to the grid of the module's (both with a class slot)."""
-    side = round((own.shape[1] - 1) ** 0.5)
-    return interpolate_pos_embed(table.float(), (side, side))
+def _resize_to(table: Tensor, own: Tensor, grid_size: tuple[int, int] | None) -> Tensor:
+    """Bring a square position table to the module's grid; a class slot it lacks is left out."""
+    side, extra = _square(table)
+    own_side, own_extra = _square(own)
+    if grid_size is None:
+        grid_size = (own_side, own_side)
+    else:
+        own_extra = own.shape[1] - grid_size[0] * grid_size[1]
+    resized = interpolate_pos_embed(
+        table.float(), grid_size, num_extra_tokens=extra, orig_size=(side, side)
+    )
+    return resized[:, max(extra - own_extra, 0) :]
 
 
-def _check_complete(initial: list[str]) -> None:
-    missing = [n for n in initial if not any(fnmatch.fnmatch(n, p) for p in _NOT_IN_MAE)]
+def _square(table: Tensor) -> tuple[int, int]:
+    """Side of the square grid of a table, and the slots that it has besides."""
+    side = math.isqrt(table.shape[1])
+    return side, table.shape[1] - side * side
+
+
+def _check_complete(initial: list[str], patterns: Sequence[str]) -> None:
+    missing = [n for n in initial if not any(fnmatch.fnmatchcase(n, p) for p in patterns)]
     if missing:
         raise ValueError(f"the file lacks {_brief(missing)}, which MAE checkpoints have")
 
@@ -118,7 +147,7 @@ def _check_shapes(matched: Mapping[str, Tensor], module: Mapping[str, Tensor]) -
 
 def _check_depth(unused: list[str], module: Mapping[str, Tensor]) -> None:
     """A decoder may use the first blocks only; an encoder uses them all."""
-    if "pos_embed" not in module:
+    if not any(name.startswith("blocks.") for name in module):
         return
     surplus = [name for name in unused if name.startswith("blocks.")]
     if surplus:

@@ -1,0 +1,27 @@
+"""Plain ViT-B with windows and four adaptors, LSJ 1024, 25 epochs.
+
+Li et al. 2021, arXiv 2111.11429, as released with MIMDet.
+
+    python lazyconfig_train_net.py --num-gpus 8 --config-file \
+        configs/benchmarking/benchmarking_mask_rcnn_base_FPN_25ep_LSJ_mae.py \
+        mae_checkpoint.path=MAE_VIT_BASE.pth
+
+Published (not reproduced here): 48.0 box AP, 43.0 mask AP on COCO val2017, 118.67M parameters.
+Counted here: 118,674,184 parameters.
+"""
+
+from ..common.schedules import cosine
+from .benchmarking_mask_rcnn_base_FPN_100ep_LSJ_mae import (
+    dataloader,
+    mae_checkpoint,
+    model,
+    optimizer,
+    train,
+)
+
+_epochs = 25
+train.max_iter = 118000 * _epochs // 64
+lr_multiplier = cosine(
+    train.max_iter, warmup_iters=train.max_iter * 0.25 / _epochs, warmup_factor=0.001
+)
+train.output_dir = "output/benchmarking_mask_rcnn_base_FPN_25ep_LSJ_mae"

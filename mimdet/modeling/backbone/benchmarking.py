@@ -1,0 +1,343 @@
+"""A plain ViT as the backbone of a feature pyramid: four adaptors lead to strides 4, 8, 16, 32.
+
+Shape letters: B batch, L tokens of the map, n windows of l tokens (L = n * l), C channels,
+N heads, D channels of a head, h w the token map.
+
+Reference:
+    Li et al. 2021, "Benchmarking Detection Transfer Learning with Vision Transformers",
+    arXiv 2111.11429.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from timm.layers import lecun_normal_, trunc_normal_tf_
+from torch import Tensor, nn
+
+from detectron2.modeling import Backbone
+from detectron2.structures import ImageList
+from mimdet.layers.attention import Attention
+from mimdet.layers.biased_attention import TableBias, attend_with_bias, look_up
+from mimdet.layers.block import Block, run
+from mimdet.layers.pos_embed import get_2d_sincos_pos_embed
+from mimdet.layers.window import window_partition, window_unpartition
+from mimdet.modeling.backbone.mimdet import mae_layer_norm
+
+_GROUPS = 4  # of blocks; an output is taken after each
+
+
+class RelativePositionBias(nn.Module):
+    """A learned number for each head and difference of positions, shared by several blocks.
+
+    Args:
+        grid_size: (h, w) of the tokens that attend to each other.
+        num_heads: attention heads.
+
+    `relative_position_index` (L, L) holds the row of the table for each query and key. It follows
+    from `grid_size`, and is a buffer for the names of released checkpoints.
+
+    Reference:
+        Bao et al. 2021 (BEiT), arXiv 2106.08254, after Liu et al. 2021, arXiv 2103.14030,
+        section 3.2.
+    """
+
+    def __init__(self, grid_size: tuple[int, int], num_heads: int):
+        super().__init__()
+        h, w = grid_size
+        table = torch.zeros((2 * h - 1) * (2 * w - 1), num_heads)
+        self.relative_position_bias_table = nn.Parameter(table)
+        row = torch.arange(h).repeat_interleave(w)
+        column = torch.arange(w).repeat(h)
+        dy = row[:, None] - row[None, :] + h - 1
+        dx = column[:, None] - column[None, :] + w - 1
+        self.register_buffer("relative_position_index", dy * (2 * w - 1) + dx)
+
+    def forward(self) -> TableBias:
+        """The bias (N, L, L) of every query and key."""
+        return look_up(self.relative_position_bias_table, self.relative_position_index)
+
+
+class BiasedAttention(Attention):
+    """Self-attention with a given bias, among all tokens or within windows.
+
+    Args:
+        dim: channels C.
+        num_heads: heads N; must divide `dim`.
+        qkv_bias: give the joint projection a bias.
+        beit_qkv_bias: hold that bias as `q_bias` and `v_bias`, with none for the keys.
+
+    Reference:
+        Bao et al. 2021 (BEiT), arXiv 2106.08254, for the bias without keys.
+    """
+
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, beit_qkv_bias: bool):
+        super().__init__(dim, num_heads, qkv_bias and not beit_qkv_bias)
+        self.beit_qkv_bias = beit_qkv_bias
+        if beit_qkv_bias:
+            self.q_bias = nn.Parameter(torch.zeros(dim))
+            self.v_bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor, bias: TableBias) -> Tensor:
+        """Attend within runs of l tokens.
+
+        Args:
+            x: (B, L, C), window after window; L is a multiple of l.
+            bias: (N, l, l), added to the logits of every window.
+
+        Returns:
+            (B, L, C).
+        """
+        qkv = self.qkv(x)
+        if self.beit_qkv_bias:
+            qkv = qkv + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        qkv = qkv.view(-1, bias.values.shape[-1], 3, self.num_heads, x.shape[-1] // self.num_heads)
+        q_BNlD, k_BNlD, v_BNlD = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # B * n in place of B
+        x_BNlD = attend_with_bias(q_BNlD, k_BNlD, v_BNlD, bias)
+        return self.proj(x_BNlD.transpose(1, 2).reshape(x.shape))
+
+
+class BiasedBlock(Block):
+    """A transformer block with `BiasedAttention` and, where asked for, layer scale.
+
+    Args:
+        dim: channels C.
+        attn: the attention.
+        init_values: initial factor of both branches, learned for each channel; None for no factor.
+        **kwargs: those of `Block`.
+
+    Reference:
+        Touvron et al. 2021, arXiv 2103.17239, section 2 for the layer scale.
+    """
+
+    def __init__(self, dim: int, attn: BiasedAttention, init_values: float | None, **kwargs):
+        super().__init__(dim, attn.num_heads, attn=attn, **kwargs)
+        self.gamma_1 = self.gamma_2 = None
+        if init_values is not None:
+            self.gamma_1 = nn.Parameter(torch.full((dim,), init_values))
+            self.gamma_2 = nn.Parameter(torch.full((dim,), init_values))
+
+    def forward(self, x: Tensor, bias: TableBias) -> Tensor:
+        """(B, L, C) and the bias (N, l, l) of `BiasedAttention` -> (B, L, C)."""
+        x = x + self.drop_path(_scaled(self.attn(self.norm1(x), bias), self.gamma_1))
+        return x + self.drop_path(_scaled(self.mlp(self.norm2(x)), self.gamma_2))
+
+
+def _scaled(x: Tensor, gamma: Tensor | None) -> Tensor:
+    return x if gamma is None else gamma * x
+
+
+class BenchmarkingViTDet(Backbone):
+    """Plain ViT whose blocks attend within windows, but for the last of each quarter.
+
+    After each quarter of the blocks an adaptor makes an output: ``s0`` of stride 4 from the first,
+    ``s1`` of stride 8, ``s2`` of stride 16, and ``s3`` of stride 32 from the last. All have
+    `embed_dim` channels. There is no class token and no norm at the end.
+
+    Args:
+        window_size: side of a window in tokens; it must divide both sides of the token map.
+        with_cp: recompute blocks in the backward pass.
+        pretrained: path of the MAE or BEiT file to start from. The module only records it;
+            `mimdet.checkpoint.load.load_pretrained` reads the file.
+        stop_grad_conv1: freeze the projection of the patches.
+        sincos_pos_embed: start from the sine-cosine table of the whole map and leave the table of
+            the file aside, as the released models do. Without it, and with a MAE file, the start is
+            MAE's table resized to the map, which the authors later found better by about 0.6 box
+            and 0.4 mask AP.
+        zero_pos_embed: start from a table of zeros and leave that of the file aside.
+        img_size: (height, width) of the images in pixels, or the side of square ones. Images of
+            another size are refused.
+        patch_size: side of a token in pixels; 16 for the strides above.
+        in_chans: channels of the image.
+        embed_dim: channels C of a token; a multiple of 32.
+        depth: number of blocks, a multiple of 4.
+        num_heads: attention heads.
+        mlp_ratio: hidden width of a block's MLP as a multiple of `embed_dim`.
+        qkv_bias: give the query-key-value projections a bias.
+        drop_path_rate: drop-path rate of the last block; it grows linearly from 0 at the first.
+        norm_layer: called with `embed_dim`.
+        init_std: standard deviation of the initial linear weights and of a learned table.
+        init_values: see `BiasedBlock`; 0.1 for BEiT-B.
+        beit_qkv_bias: see `BiasedAttention`; True for BEiT.
+        freeze_pos_embed: keep the position table fixed. The released models train it.
+        sincos_order: "row_first" has the code of the row in the first half of the channels, as
+            the released models have it; "column_first" is MAE's order.
+
+    Raises:
+        ValueError: if sizes do not fit each other, or `sincos_order` is unknown.
+
+    Reference:
+        Li et al. 2021, arXiv 2111.11429, sections 2 and A, as released with MIMDet (Fang et al.
+        2022, arXiv 2204.02964), whose parameter names these are.
+    """
+
+    def __init__(
+        self,
+        window_size: int,
+        with_cp: bool = False,
+        pretrained: str | None = None,
+        stop_grad_conv1: bool = False,
+        sincos_pos_embed: bool = False,
+        zero_pos_embed: bool = False,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_path_rate: float = 0.0,
+        norm_layer: Callable[[int], nn.Module] = mae_layer_norm,
+        init_std: float = 0.02,
+        init_values: float | None = None,
+        beit_qkv_bias: bool = False,
+        freeze_pos_embed: bool = False,
+        sincos_order: str = "row_first",
+    ):
+        super().__init__()
+        self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        self.grid_size = tuple(side // patch_size for side in self.img_size)
+        self._check_sizes(patch_size, window_size, depth)
+        self.window_size = window_size
+        self.with_cp = with_cp
+        self.pretrained = pretrained
+        # What `load_pretrained` leaves as it is, even though the file has it.
+        self.pretrained_ignores = ("pos_embed",) if sincos_pos_embed or zero_pos_embed else ()
+
+        self.patch_embed = nn.Module()
+        self.patch_embed.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size)
+        self.pos_embed = nn.Parameter(torch.zeros(1, math.prod(self.grid_size), embed_dim))
+        self.blocks = nn.ModuleList(
+            BiasedBlock(
+                embed_dim,
+                BiasedAttention(embed_dim, num_heads, qkv_bias, beit_qkv_bias),
+                init_values,
+                mlp_ratio=mlp_ratio,
+                drop_path=drop_path_rate * i / max(depth - 1, 1),
+                norm_layer=norm_layer,
+            )
+            for i in range(depth)
+        )
+        self.windowed_rel_pos_bias = RelativePositionBias((window_size, window_size), num_heads)
+        self.global_rel_pos_bias = RelativePositionBias(self.grid_size, num_heads)
+        self.ms_adaptor = nn.ModuleList(
+            [
+                nn.Sequential(
+                    _upsample(embed_dim),
+                    nn.GroupNorm(32, embed_dim),
+                    nn.GELU(),
+                    _upsample(embed_dim),
+                ),
+                _upsample(embed_dim),
+                nn.Identity(),
+                nn.MaxPool2d(kernel_size=2, stride=2),
+            ]
+        )
+        self._init_weights(init_std)
+        if sincos_pos_embed:
+            self._fill_sincos(sincos_order)
+        elif zero_pos_embed:
+            nn.init.zeros_(self.pos_embed)
+        self.pos_embed.requires_grad = not freeze_pos_embed
+        self.patch_embed.requires_grad_(not stop_grad_conv1)
+
+        strides = (patch_size // 4, patch_size // 2, patch_size, patch_size * 2)
+        self._out_features = [f"s{i}" for i in range(_GROUPS)]
+        self._out_feature_channels = dict.fromkeys(self._out_features, embed_dim)
+        self._out_feature_strides = dict(zip(self._out_features, strides, strict=True))
+
+    def _check_sizes(self, patch_size: int, window_size: int, depth: int) -> None:
+        key = "model.backbone.bottom_up"
+        if any(side % patch_size for side in self.img_size):
+            raise ValueError(
+                f"img_size must be a multiple of patch_size, got {self.img_size} and {patch_size} "
+                f"({key}.img_size)"
+            )
+        if any(side % window_size for side in self.grid_size):
+            raise ValueError(
+                f"window_size must divide the token map, got {window_size} for a map of "
+                f"{self.grid_size} tokens ({key}.window_size, {key}.img_size)"
+            )
+        if depth % _GROUPS:
+            raise ValueError(
+                f"depth must be a multiple of {_GROUPS}, the number of outputs, got {depth} "
+                f"({key}.depth)"
+            )
+
+    def _init_weights(self, std: float) -> None:
+        trunc_normal_tf_(self.pos_embed, std=std, a=-1, b=1)  # cut at one deviation
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_tf_(module.weight, std=std, a=-1, b=1)
+            elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                lecun_normal_(module.weight)
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            for layer, block in enumerate(self.blocks, start=1):
+                for linear in (block.attn.proj, block.mlp.fc2):
+                    linear.weight.div_(math.sqrt(2 * layer))
+
+    @torch.no_grad()
+    def _fill_sincos(self, order: str) -> None:
+        if order not in ("row_first", "column_first"):
+            raise ValueError(
+                f"sincos_order must be 'row_first' or 'column_first', got {order!r} "
+                "(model.backbone.bottom_up.sincos_order)"
+            )
+        table = get_2d_sincos_pos_embed(self.pos_embed.shape[2], self.grid_size)
+        if order == "row_first":
+            table = table.roll(table.shape[1] // 2, dims=1)  # swaps the halves
+        self.pos_embed.copy_(table[None])
+
+    def forward(self, images: Tensor | ImageList) -> dict[str, Tensor]:
+        """Compute the four feature maps of a batch.
+
+        Args:
+            images: (B, in_chans, *img_size) normalised pixels, or an ImageList of them.
+
+        Returns:
+            s0 (B, C, H/4, W/4), s1 (B, C, H/8, W/8), s2 (B, C, H/16, W/16), s3 (B, C, H/32, W/32).
+
+        Raises:
+            ValueError: if the images have another size than `img_size`.
+        """
+        x = images.tensor if isinstance(images, ImageList) else images
+        if tuple(x.shape[-2:]) != self.img_size:
+            raise ValueError(
+                f"BenchmarkingViTDet needs images of {self.img_size} pixels (height, width), got "
+                f"{tuple(x.shape[-2:])}; pad them in the mapper by FixedSizeCrop, or change "
+                "model.backbone.bottom_up.img_size"
+            )
+        x = self.patch_embed.proj(x).flatten(2).transpose(1, 2)  # (B, L, C)
+        x = x + self.pos_embed
+        windowed_bias, global_bias = self.windowed_rel_pos_bias(), self.global_rel_pos_bias()
+        features, per_group = {}, len(self.blocks) // _GROUPS
+        for i, name in enumerate(self._out_features):
+            *windowed, last = self.blocks[i * per_group : (i + 1) * per_group]
+            # Everything but attention works on single tokens, so one reordering serves them all.
+            x = self._by_window(x)
+            for block in windowed:
+                x = run(partial(block, bias=windowed_bias), x, self.with_cp)
+            x = run(partial(last, bias=global_bias), self._by_row(x), self.with_cp)
+            features[name] = self.ms_adaptor[i](x.transpose(1, 2).unflatten(2, self.grid_size))
+        return features
+
+    def _by_window(self, x: Tensor) -> Tensor:
+        """(B, L, C) tokens in the order of the map -> the same, window after window."""
+        windows, _ = window_partition(x.unflatten(1, self.grid_size), self.window_size)
+        return windows.view(x.shape)
+
+    def _by_row(self, x: Tensor) -> Tensor:
+        """The inverse of `_by_window`."""
+        w = self.window_size
+        windows = x.reshape(-1, w, w, x.shape[-1])
+        return window_unpartition(windows, self.grid_size, self.grid_size).flatten(1, 2)
+
+
+def _upsample(channels: int) -> nn.ConvTranspose2d:
+    """A transposed convolution that doubles both sides of a map."""
+    return nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2)
