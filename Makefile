@@ -1,5 +1,7 @@
 # make setup  make the virtual environment and install everything (the other targets do it too)
 # make demo   generate toy data, train MIMDet on it, evaluate, draw; results in output/demo
+# make demo-pretrain  pretrain the toy ViT, compare detectors from it and from scratch; in
+#             output/demo_pretrain
 # make test   run all tests
 # make lint   check the style
 #
@@ -11,8 +13,9 @@ PYTHON ?= python3
 PY = $(VENV)/bin/python
 STAMP = $(VENV)/.mimdet-setup
 DEMO_OUTPUT ?= output/demo
+DEMO_PRETRAIN_OUTPUT ?= output/demo_pretrain
 
-.PHONY: setup demo test lint
+.PHONY: setup demo demo-pretrain test lint
 
 setup: $(STAMP)
 
@@ -25,6 +28,9 @@ $(STAMP): requirements.txt setup.py pyproject.toml detectron2-lite/pyproject.tom
 
 demo: setup
 	$(PY) tools/demo.py --output $(DEMO_OUTPUT)
+
+demo-pretrain: setup
+	$(PY) tools/demo.py --pretrain --output $(DEMO_PRETRAIN_OUTPUT)
 
 test: setup
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -q $(PYTEST_ARGS)

@@ -14,13 +14,11 @@ import os
 import sys
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import (
-    AMPTrainer,
-    SimpleTrainer,
     create_ddp_model,
     default_argument_parser,
     default_setup,
@@ -33,6 +31,8 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from mimdet.checkpoint.load import StrictCheckpointer, load_pretrained
 from mimdet.config import apply_overrides
+from mimdet.engine.hooks import EMA, GradientClipping, RepeatableRandomness, Throughput
+from mimdet.engine.trainer import build_trainer
 from mimdet.evaluation.results import InferenceTimer, save_results
 
 logger = logging.getLogger("mimdet")
@@ -77,7 +77,10 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         train.init_checkpoint              a checkpoint of the whole model to start from
         train.allow_missing, train.allow_unexpected   names that may differ from it
         mae_checkpoint.decoder_from_scratch           with `pretrained` of the backbone's parts
-        train.amp.enabled                  automatic mixed precision
+        train.amp.{enabled, dtype}         automatic mixed precision
+        train.accumulation_steps           pieces in which a batch passes through the model
+        train.clip_grad.max_norm           if not None
+        train.ema.decay                    if not None; the average is what is evaluated
         train.ddp.*                        arguments of DistributedDataParallel
         train.checkpointer.{period, max_to_keep}, train.eval_period, train.log_period
     """
@@ -93,19 +96,34 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         mae = cfg.get("mae_checkpoint", {})
         load_pretrained(model, decoder_from_scratch=mae.get("decoder_from_scratch", False))
 
+    ema_decay = OmegaConf.select(cfg, "train.ema.decay")
+    ema = EMA(model, ema_decay) if ema_decay is not None else None
     model = create_ddp_model(model, **cfg.train.ddp)
-    trainer = (AMPTrainer if cfg.train.amp.enabled else SimpleTrainer)(
-        model, train_loader, optimizer
+    trainer = build_trainer(
+        model,
+        train_loader,
+        optimizer,
+        amp_enabled=cfg.train.amp.enabled,
+        amp_dtype=cfg.train.amp.get("dtype", "float16"),
+        accumulation_steps=cfg.train.get("accumulation_steps", 1),
     )
     checkpointer = build_checkpointer(cfg, model, trainer=trainer)
+    batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    max_norm = OmegaConf.select(cfg, "train.clip_grad.max_norm")
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
+            Throughput(batch_size, train_loader) if batch_size else None,
+            RepeatableRandomness(train_loader),
+            GradientClipping(max_norm) if max_norm is not None else None,
+            ema,
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
             hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
             if comm.is_main_process()
             else None,
-            hooks.EvalHook(cfg.train.eval_period, lambda: do_test(cfg, model)),
+            hooks.EvalHook(
+                cfg.train.eval_period, lambda: do_test(cfg, ema.averaged if ema else model)
+            ),
         ]
     )
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)

@@ -1,13 +1,12 @@
 """Predicted masks to COCO RLE: through bitmaps of the image, and straight from the regions."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.measure import Row, cpu_ms, in_new_process
+from benchmarks.measure import Row, cpu_ms, in_new_process, peak_memory
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling import detector_postprocess
 from detectron2.structures import Boxes, Instances
@@ -64,16 +63,7 @@ def _peak_memory(paste_masks: bool) -> float:
     """MiB by which the memory of this process grows at most (Linux)."""
     detections = _detections()
     _encode(detections[:1], paste_masks)  # what the libraries allocate once
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
-    before = _status("VmRSS")
-    _encode(detections, paste_masks)
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(name: str) -> int:
-    """An entry of the process status in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+    return peak_memory(lambda: _encode(detections, paste_masks))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -74,3 +75,17 @@ def in_new_process(module: str, *arguments: str) -> list[float]:
         text=True,
     )
     return [float(number) for number in done.stdout.splitlines()[-1].split()]
+
+
+def peak_memory(run: Callable[[], object]) -> float:
+    """MiB by which the memory of this process grows at most while `run` runs (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
+    before = _status("VmRSS")
+    run()
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(name: str) -> int:
+    """An entry of the process status in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))

@@ -16,7 +16,18 @@ from pathlib import Path
 
 from benchmarks.measure import Row
 
-BENCHMARKS = ("mapper", "masks", "scoring", "pooling", "dataset_index", "startup")
+BENCHMARKS = (
+    "mapper",
+    "masks",
+    "scoring",
+    "pooling",
+    "dataset_index",
+    "startup",
+    "mpvit_stages",
+    "pretraining",
+    "vitdet_backbone",
+    "benchmarking_backbone",
+)
 _PACKAGES = (
     *("torch", "torchvision", "numpy", "Pillow", "pycocotools", "faster-coco-eval", "shapely"),
     "detectron2",

@@ -13,6 +13,8 @@ from detectron2.data import DatasetMapper
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from mimdet.modeling.meta_arch import GeneralizedRCNNImageListForward
+from mimdet.pretraining.mae import MAE, MAEOutput
+from mimdet.pretraining.targets import patchify
 
 
 class NoObjectsOnRank1(DatasetMapper):
@@ -50,3 +52,11 @@ class NaNOnRank1(GeneralizedRCNNImageListForward):
         if self.training and comm.get_rank() == 1 and get_event_storage().iter == 3:
             outputs["loss_mask"] = outputs["loss_mask"] * math.nan
         return outputs
+
+
+class MaskedByContent(MAE):
+    """A MAE whose masks depend on the image alone, and not on the rank and the batch."""
+
+    def predict(self, images: Tensor, noise: Tensor | None = None) -> MAEOutput:
+        noise = patchify(images, self.patch_size).mean(dim=1).flatten(1)
+        return super().predict(images, noise)

@@ -10,7 +10,13 @@ train = dict(
     allow_missing=[],
     allow_unexpected=[],
     max_iter=90000,
-    amp=dict(enabled=False),
+    # Mixed precision: "float16" (with a scaled loss; on CUDA only) or "bfloat16".
+    amp=dict(enabled=False, dtype="float16"),
+    # Pieces in which a batch passes through the model, to save memory. The batch size, and with it
+    # the learning rate and the schedule, is that of the loader all the same.
+    accumulation_steps=1,
+    clip_grad=dict(max_norm=None),  # largest norm of all gradients together
+    ema=dict(decay=None),  # such as 0.9999: average the weights, evaluate and save the average
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
     checkpointer=dict(period=5000, max_to_keep=100),
     eval_period=5000,

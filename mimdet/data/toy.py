@@ -82,6 +82,23 @@ def make_toy_dataset(root: str | os.PathLike, spec: ToyDataset = ToyDataset()) -
     return True
 
 
+def make_labelled_image(seed: list[int], label: int, side: int = 128) -> np.ndarray:
+    """A picture of one shape, for classification: (side, side, 3) uint8.
+
+    Args:
+        seed: numbers from 0; the same give the same picture.
+        label: index of the shape in `CLASSES`.
+        side: height and width in pixels.
+    """
+    rng = np.random.default_rng(seed)
+    canvas = _background(rng, side, side)
+    radius = rng.uniform(0.2, 0.4) * side
+    center = rng.uniform(radius, side - radius, 2)
+    outline = _outline(rng, CLASSES[label], center, radius)
+    _paint(canvas, _coverage(outline, side, side), _texture(rng, side, side))
+    return canvas.astype(np.uint8)
+
+
 def _read_spec(root: Path) -> dict | None:
     path = root / "toy.json"
     return json.loads(path.read_text()) if path.is_file() else None

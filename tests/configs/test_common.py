@@ -65,6 +65,22 @@ def test_multistep_warm_up_starts_from_the_given_factor():
     assert schedule(0.5) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize(
+    "rescale_interval, values",
+    [
+        (True, {0: 0.0, 5: 0.5, 10: 1.0, 55: 0.55, 100: 0.1}),  # the whole cosine after 10 steps
+        (False, {0: 0.0, 5: 0.4890, 10: 0.9780, 50: 0.55, 100: 0.1}),  # 0.1 + 0.9 * 0.9755 at 10
+    ],
+)
+def test_cosine_warms_up_and_falls_to_its_end(rescale_interval, values):
+    (make,) = LazyConfig.load(str(COMMON / "schedules.py"), keys=["cosine"])
+    options = dict(end_value=0.1, rescale_interval=rescale_interval)
+    schedule = instantiate(make(100, warmup_iters=10, **options))
+    for iteration, value in values.items():
+        done = min(iteration / 100, 1 - 1e-9)  # progress stays below 1
+        assert schedule(done) == pytest.approx(value, abs=1e-4), iteration
+
+
 def test_adamw_decays_at_its_own_rate_and_not_the_norms():
     optimizer = LazyConfig.load(str(COMMON / "optim.py")).AdamW
     optimizer.lr = 0.5

@@ -136,3 +136,31 @@ def test_the_demo_run_again_goes_on_where_it_was(steps, tmp_path):
         demo.main(["--output", str(tmp_path / "demo"), *tiny("again")])
     trained = [m["iteration"] for m in metrics(tmp_path / "demo/train") if "total_loss" in m]
     assert trained == [0, 1]
+
+
+def test_the_demo_of_pretraining_compares_detectors_by_their_start(steps, tmp_path, capsys):
+    mae = ["dataloader.train.total_batch_size=4", "train.max_iter=2", "train.device=cpu"]
+    options = [word for option in mae for word in ("--mae", option)]
+    output = tmp_path / "demo"
+    demo.main(["--pretrain", "--output", str(output), *options, *tiny("starts")])
+    names = {path.name for path in output.iterdir()}
+    assert names == {"data", "pretrain", "pictures", "scratch", "mae"}
+    assert len(list((output / "pictures").glob("*.png"))) == 2
+    logs = {name: (output / name / "log.txt").read_text() for name in ("scratch", "mae")}
+    assert "tensors loaded" in logs["mae"] and "tensors loaded" not in logs["scratch"]
+    printed = capsys.readouterr().out
+    assert demo.starts_table(output) in printed
+    assert len(steps) == 5
+    trained = [c for c in steps if demo.CONFIG in c]
+    assert all(f"train.max_iter={demo.DETECTOR_ITERATIONS}" in c for c in trained)
+
+
+def test_the_table_of_starts_has_a_line_for_each(tmp_path):
+    for k, name in enumerate(("scratch", "mae")):
+        (tmp_path / name).mkdir()
+        results = dict(bbox=dict(AP=10.0 + k, AP50=20.0), segm=dict(AP=8.0, AP50=None))
+        (tmp_path / name / "results.json").write_text(json.dumps(results))
+    head, scratch, mae = demo.starts_table(tmp_path).splitlines()
+    assert scratch.split() == ["from", "scratch", "10.0", "20.0", "8.0", "none"]
+    assert mae.split() == ["from", "MAE", "11.0", "20.0", "8.0", "none"]
+    assert len(head) == len(scratch) == len(mae)

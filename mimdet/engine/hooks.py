@@ -1,0 +1,168 @@
+"""Hooks for what Detectron2's own do not do."""
+
+import datetime
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+
+logger = logging.getLogger(__name__)
+
+
+class RepeatableRandomness(HookBase):
+    """Makes chance a function of a seed, the rank and the iteration, and not of the past.
+
+    A run that resumes draws what it would have drawn without the interruption: masks, samples and
+    dropped paths, because the global generators are seeded before each iteration; and batches, as
+    far as the loader can start later (`set_start`) and depends on its `seed` alone, as
+    `mimdet.data.imagenet.ImageTrainLoader` does. So there is no generator's state to be saved.
+
+    Args:
+        data_loader: of the training.
+    """
+
+    def __init__(self, data_loader: Any):
+        self._data_loader = data_loader
+        self._seed = comm.shared_random_seed()
+
+    def before_train(self) -> None:
+        """Let the loader start where training does."""
+        if hasattr(self._data_loader, "seed"):
+            self._data_loader.seed = self._seed
+        if hasattr(self._data_loader, "set_start"):
+            self._data_loader.set_start(self.trainer.start_iter)
+
+    def before_step(self) -> None:
+        """Seed `random`, numpy and torch."""
+        entropy = np.random.SeedSequence([self._seed, comm.get_rank(), self.trainer.iter])
+        seed_all_rng(int(entropy.generate_state(1)[0]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seed, which a configuration need not name."""
+        return {"seed": self._seed}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over the seed of the interrupted run."""
+        self._seed = state_dict["seed"]
+
+
+class GradientClipping(HookBase):
+    """Scales gradients down to a norm, and stores the norm before as scalar `grad_norm`.
+
+    Args:
+        max_norm: largest L2 norm of all gradients together; ``inf`` only measures it.
+
+    Raises:
+        ValueError: if `max_norm` is not positive.
+    """
+
+    def __init__(self, max_norm: float):
+        if not max_norm > 0:
+            raise ValueError(f"train.clip_grad.max_norm must be positive, got {max_norm}")
+        self._max_norm = max_norm
+
+    def after_backward(self) -> None:
+        """Clip, after undoing the loss scale."""
+        if hasattr(self.trainer, "grad_scaler"):
+            self.trainer.grad_scaler.unscale_(self.trainer.optimizer)
+        parameters = [p for group in self.trainer.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self._max_norm)
+        self.trainer.storage.put_scalar("grad_norm", norm.item())
+
+
+class EMA(HookBase):
+    """Keeps an exponential moving average of a model's weights, in checkpoints too.
+
+    Args:
+        model: the model in training, without the wrapper of distributed training.
+        decay: share of the average that an iteration keeps, in (0, 1).
+
+    Raises:
+        ValueError: if `decay` is out of range.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        if not 0 < decay < 1:
+            raise ValueError(f"train.ema.decay must be in (0, 1), got {decay}")
+        self._model = model
+        self._ema = ModelEmaV3(model, decay=decay)
+        self._is_restored = False
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The model with the averaged weights, in evaluation mode."""
+        return self._ema.module
+
+    def before_train(self) -> None:
+        """Start from the weights that training starts from."""
+        if not self._is_restored:
+            self._ema.set(self._model)
+
+    def after_step(self) -> None:
+        """Move towards the weights of this iteration."""
+        self._ema.update(self._model)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averaged weights by their names in the model."""
+        return self.averaged.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore the averaged weights."""
+        self.averaged.load_state_dict(state_dict)
+        self._is_restored = True
+
+
+class Throughput(HookBase):
+    """Stores the images per second of all processes, as a scalar that the log shows.
+
+    Once, when the speed is known, it also says how long an epoch and the whole training take.
+
+    Args:
+        total_batch_size: images per iteration over all processes.
+        data_loader: of the training; its `dataset_size`, if it has one, is an epoch.
+        report_after: iterations after which the speed counts as known.
+    """
+
+    def __init__(self, total_batch_size: int, data_loader: Any, report_after: int = 20):
+        self._total_batch_size = total_batch_size
+        self._dataset_size = getattr(data_loader, "dataset_size", None)
+        self._report_after = report_after
+
+    def before_step(self) -> None:
+        """Note when the iteration starts; the clock of all of them starts after the first."""
+        self._start = time.perf_counter()
+        if self.trainer.iter <= self.trainer.start_iter + 1:
+            self._first_start = self._start
+
+    def after_step(self) -> None:
+        """Store the speed of this iteration."""
+        now = time.perf_counter()
+        rate = self._total_batch_size / (now - self._start)
+        self.trainer.storage.put_scalar("[metric]images_per_second", rate)
+        timed = self.trainer.iter - self.trainer.start_iter
+        if timed == self._report_after:
+            self._report(self._total_batch_size * timed / (now - self._first_start))
+
+    def _report(self, images_per_second: float) -> None:
+        images = self._total_batch_size * self.trainer.max_iter
+        text = f"{images_per_second:.1f} images per second"
+        if self._dataset_size:
+            text += (
+                f"; an epoch of {self._dataset_size} images takes "
+                f"{_duration(self._dataset_size / images_per_second)}, and training is "
+                f"{images / self._dataset_size:.1f} epochs"
+            )
+        logger.info(f"{text}; all {images} images take {_duration(images / images_per_second)}")
+
+
+def _duration(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=math.ceil(seconds)))

@@ -1,0 +1,99 @@
+"""The trainer's options: pieces of a batch, mixed precision, and what cannot be."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from detectron2.engine import AMPTrainer, SimpleTrainer
+from detectron2.utils.events import EventStorage
+from mimdet.engine.trainer import GradientAccumulation, build_trainer
+
+
+class Regression(nn.Module):
+    """Two losses of a small network, both means over the samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 8), nn.GELU(), nn.Linear(8, 2))
+        self.calls = []
+
+    def forward(self, batch: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        self.calls.append(len(batch))
+        out = self.layers(torch.stack(batch))
+        return {"loss_a": out[:, 0].square().mean(), "loss_b": (out[:, 1] - 1).abs().mean()}
+
+
+@pytest.fixture
+def batch():
+    return list(torch.randn(12, 3, generator=torch.Generator().manual_seed(0)))
+
+
+def run(model: nn.Module, batch: list, iterations: int = 3, **options) -> tuple[list, dict]:
+    """Losses of each iteration, and the weights in the end."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = build_trainer(model, [batch] * iterations, optimizer, **options)
+    trainer.train(0, iterations)
+    names = ("total_loss", "loss_a", "loss_b")
+    losses = [[v for v, _ in trainer.storage.history(n).values()] for n in names]
+    return losses, model.state_dict()
+
+
+@pytest.mark.parametrize("steps", [2, 3, 12])
+def test_a_batch_in_pieces_trains_as_the_whole_batch(batch, steps):
+    torch.manual_seed(0)
+    whole = Regression()
+    pieces = copy.deepcopy(whole)
+    expected_losses, expected = run(whole, batch)
+    losses, weights = run(pieces, batch, accumulation_steps=steps)
+    assert pieces.calls == [12 // steps] * steps * 3
+    for values, expected_values in zip(losses, expected_losses, strict=True):
+        assert values == pytest.approx(expected_values, rel=1e-5)
+    torch.testing.assert_close(weights, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_in_pieces_works_in_bfloat16(batch):
+    torch.manual_seed(0)
+    whole = Regression()
+    pieces = copy.deepcopy(whole)
+    options = dict(amp_enabled=True, amp_dtype="bfloat16")
+    _, expected = run(whole, batch, **options)
+    _, weights = run(pieces, batch, accumulation_steps=3, **options)
+    torch.testing.assert_close(weights, expected, rtol=0.02, atol=2e-3)  # 8 bits
+
+
+def test_mixed_precision_computes_in_the_type_it_was_given(batch):
+    model, types = Regression(), []
+    model.layers[0].register_forward_hook(lambda m, i, out: types.append(out.dtype))
+    run(model, batch, iterations=1, amp_enabled=True, amp_dtype="bfloat16")
+    run(model, batch, iterations=1)
+    assert types == [torch.bfloat16, torch.float32]
+
+
+def test_without_options_the_trainer_is_detectron2s(batch):
+    model = Regression()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert type(build_trainer(model, [], optimizer)) is SimpleTrainer
+    assert build_trainer(model, [], optimizer).model is model
+    amp = build_trainer(model, [], optimizer, amp_enabled=True, amp_dtype="bfloat16")
+    assert type(amp) is AMPTrainer and not amp.grad_scaler.is_enabled()
+
+
+def test_pieces_of_different_length_are_refused(batch):
+    model = GradientAccumulation(Regression(), 5, torch.amp.GradScaler("cpu", enabled=False))
+    with EventStorage(), pytest.raises(ValueError, match="must divide the batch .* got 5 and 12"):
+        model(batch)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(accumulation_steps=0), "train.accumulation_steps must be at least 1, got 0"),
+        (dict(amp_dtype="half"), r"train.amp.dtype must be one of \['float16', 'bfloat16'\], got"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, message):
+    model = Regression()
+    with pytest.raises(ValueError, match=message):
+        build_trainer(model, [], torch.optim.SGD(model.parameters(), lr=0.1), **options)
