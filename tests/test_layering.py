@@ -28,10 +28,15 @@ ALLOWED = {
     "mimdet.pretraining": _EVERYWHERE | {"mimdet.layers"},  # backbones only through the contract
     "mimdet.checkpoint": _EVERYWHERE | {"mimdet.layers.pos_embed", "detectron2.checkpoint"},
     "mimdet.solver": _EVERYWHERE | {"detectron2.solver"},
-    # pictures, run-length masks and polygons
-    "mimdet.data": _EVERYWHERE | {"detectron2.data", "PIL", "pycocotools", "shapely"},
-    "mimdet.evaluation": _EVERYWHERE | {"detectron2.evaluation"},
-    "mimdet.analysis": _EVERYWHERE | _BELOW_ANALYSIS | {"detectron2", "PIL", "torchvision"},
+    # ranks; instances; pictures, run-length masks and polygons
+    "mimdet.data": _EVERYWHERE
+    | {"detectron2.data", "detectron2.structures", "detectron2.utils"}
+    | {"PIL", "pycocotools", "shapely"},
+    "mimdet.engine": _EVERYWHERE | {"detectron2.engine", "detectron2.utils"},
+    "mimdet.evaluation": _EVERYWHERE | {"detectron2.evaluation", "detectron2.utils"},
+    "mimdet.analysis": _EVERYWHERE
+    | _BELOW_ANALYSIS
+    | {"detectron2", "omegaconf", "PIL", "torchvision"},
     "mimdet.report": set(),  # a report can be made where nothing is installed
     "mimdet.config": {"detectron2.config", "omegaconf", "hydra"},
     "configs": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf"},

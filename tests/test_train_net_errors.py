@@ -181,7 +181,7 @@ def test_truncated_images_are_named(failure, copy):
     for path in (root / "train").iterdir():
         path.write_bytes(path.read_bytes()[:500])
     message = (
-        rf"image \d+ .*{root}/train/\d+\.jpg must be a complete image file, .* replace the file"
+        rf"image \d+ .*{root}/train/\d+\.jpg.* must be a complete image file, .* replace the file"
     )
     assert re.match(message, failure(*overrides))
 

@@ -27,7 +27,8 @@ EXPORTS = {"dataloader", "lr_multiplier", "model", "optimizer", "train"}
 def test_config_exports_what_the_script_reads(path):
     cfg = LazyConfig.load(str(path))
     assert set(cfg) >= EXPORTS
-    assert cfg.lr_multiplier.scheduler.num_updates == cfg.train.max_iter
+    # a cosine is a function of progress and knows no number of updates
+    assert cfg.lr_multiplier.scheduler.get("num_updates") in (None, cfg.train.max_iter)
 
 
 @parametrize(FILES)

@@ -5,7 +5,15 @@ import logging
 import numpy as np
 import pytest
 import torch
-from golden_models import CONFIGS, assert_summary, fill, image, load, padded_batch
+from golden_models import (
+    CONFIGS,
+    assert_detections,
+    assert_summary,
+    detector_inputs,
+    fill,
+    load,
+    padded_batch,
+)
 from torch import nn
 
 from detectron2.config import LazyConfig, instantiate
@@ -131,30 +139,11 @@ def test_detector_finds_what_the_published_detector_finds(variant):
     for run in expected["runs"]:
         model.backbone.bottom_up.sample_ratio = run["sample_ratio"]
         torch.manual_seed(run["manual_seed"])
-        inputs = _detector_inputs(run)
+        inputs = detector_inputs(run)
         with torch.no_grad():
             outputs = model(inputs)
         for output, wanted in zip(outputs, run["outputs"], strict=True):
-            _assert_detections(output["instances"], wanted)
-
-
-def _detector_inputs(run: dict) -> list[dict]:
-    return [
-        dict(image=image(run["image_index_first"] + k, *size), height=hw[0], width=hw[1])
-        for k, (size, hw) in enumerate(zip(run["image_sizes"], run["height_width"], strict=True))
-    ]
-
-
-def _assert_detections(instances, wanted: dict) -> None:
-    n = len(wanted["boxes"])
-    assert (list(instances.image_size), len(instances)) == (wanted["image_size"], wanted["n"])
-    np.testing.assert_allclose(instances.pred_boxes.tensor[:n], wanted["boxes"], atol=1e-2)
-    np.testing.assert_allclose(instances.scores[:n], wanted["scores"], atol=1e-4)
-    assert instances.scores.sum().item() == pytest.approx(wanted["scores_sum"], rel=1e-4)
-    assert instances.pred_classes[:n].tolist() == wanted["classes"]
-    assert list(instances.pred_masks.shape) == wanted["mask_shape"]
-    areas = instances.pred_masks.flatten(1).sum(1)[: len(wanted["mask_area"])]
-    np.testing.assert_allclose(areas, wanted["mask_area"], atol=2, rtol=5e-3)
+            assert_detections(output["instances"], wanted)
 
 
 def test_all_tokens_in_evaluation_draw_no_random_number():

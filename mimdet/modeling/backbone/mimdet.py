@@ -22,17 +22,18 @@ from torch import Tensor, nn
 
 from detectron2.modeling import Backbone
 from detectron2.structures import ImageList
-from mimdet.layers.block import Block, init_transformer_weights, run, run_all
+from mimdet.layers.block import (
+    Block,
+    init_transformer_weights,
+    mae_layer_norm,
+    run,
+    run_all,
+)
 from mimdet.layers.pos_embed import PosEmbedCache, get_2d_sincos_pos_embed
 
 logger = logging.getLogger(__name__)
 
 _FILLS = ("conv", "mask")
-
-
-def mae_layer_norm(dim: int) -> nn.LayerNorm:
-    """LayerNorm as MAE pretrains with it: eps 1e-6 instead of torch's 1e-5."""
-    return nn.LayerNorm(dim, eps=1e-6)
 
 
 class ConvStem(nn.Module):
