@@ -13,6 +13,9 @@ PYTHON ?= python3
 PY = $(VENV)/bin/python
 STAMP = $(VENV)/.mimdet-setup
 DEMO_OUTPUT ?= output/demo
+# Threads that wait must not keep a core from other programs: on a busy machine, spinning made the
+# demo's training several times slower.
+export OMP_WAIT_POLICY = passive
 DEMO_PRETRAIN_OUTPUT ?= output/demo_pretrain
 
 .PHONY: setup demo demo-pretrain test lint

@@ -36,7 +36,8 @@ def look_up(table: Tensor, index: Tensor) -> TableBias:
     """
     values = table.T.contiguous().index_select(1, index.flatten()).unflatten(1, index.shape)
     device = values.device.type
-    if torch.is_autocast_enabled(device):  # once here instead of in every attention
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        # once here instead of in every attention
         values = values.to(torch.get_autocast_dtype(device))
     return TableBias(values, table, index)
 

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Logits that `attend_in_chunks` makes at a time: 4 MB stay in the cache of a CPU core.
-_CHUNK = 2**20
+# Logits that `attend_in_chunks` makes at a time: 2 MB stay in the cache of a CPU core.
+_CHUNK = 2**19
 
 
 def relative_positions(table: Tensor, size: int) -> Tensor:

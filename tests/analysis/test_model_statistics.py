@@ -13,7 +13,8 @@ from mimdet.analysis.model_statistics import model_statistics
 from mimdet.config import apply_overrides
 
 MPVIT = load("flops/flops_mpvit.json")
-MIMDET = {k: v for k, v in load("flops/flops_main.json").items() if k.startswith("mimdet")}
+OTHERS = load("flops/flops_main.json")
+MIMDET = [case for case in OTHERS if case.startswith("mimdet")]
 
 # The paper's table, in 1e9: 800x1280, products of attention left out, T with MLP ratio 4.
 PUBLISHED = {
@@ -60,7 +61,7 @@ def test_mpvit_has_the_operations_that_fvcore_counts_and_the_paper_prints(case):
 
 @pytest.mark.parametrize("case", MIMDET)
 def test_mimdet_has_the_operations_that_fvcore_counts(case):
-    golden = MIMDET[case]
+    golden = OTHERS[case]
     size, ratio = case.split("_")[2], float(case.split("_sr")[1])
     cfg = load_stem(f"mimdet_vit_{size}_mask_rcnn_fpn_sr_0p5_800_1333_4xdec_coco_3x_convfill")
     cfg.model.backbone.bottom_up.sample_ratio = ratio
@@ -72,6 +73,17 @@ def test_mimdet_has_the_operations_that_fvcore_counts(case):
     for module in ("proposal_generator", "roi_heads.box_head", "roi_heads.box_predictor"):
         expected = golden["by_module_G"][f"model.{module}"]
         assert statistics.total(module) / 1e9 == pytest.approx(expected, rel=1e-6)
+    kinds = statistics.operations[""]
+    assert kinds["attention"] / 1e9 == pytest.approx(golden["by_operator_G"]["matmul"])
+
+
+def test_benchmarking_vit_has_the_operations_that_fvcore_counts():
+    golden = OTHERS["benchmarking_vit_base"]
+    cfg = load_stem("benchmarking_mask_rcnn_base_FPN_100ep_LSJ_mae")
+    statistics = model_statistics(cfg.model, golden["size"])
+    for module in ("backbone.bottom_up", "proposal_generator", "roi_heads.box_head"):
+        expected = golden["by_module_G"][f"model.{module}"]
+        assert statistics.total(module) / 1e9 == pytest.approx(expected, rel=1e-6), module
     kinds = statistics.operations[""]
     assert kinds["attention"] / 1e9 == pytest.approx(golden["by_operator_G"]["matmul"])
 

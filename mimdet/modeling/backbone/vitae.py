@@ -14,6 +14,7 @@ Reference:
     are used here below `net`.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -219,7 +220,7 @@ class PerformerBlock(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Linear attention of (B, L, E) tensors, in float32 also under autocast."""
-        with torch.autocast(q.device.type, enabled=False):
+        with _without_autocast(q.device.type):
             q, k = self._log_features(q), self._log_features(k)
             if self.subtract_max:
                 largest = k.amax(dim=1, keepdim=True)  # (B, 1, M)
@@ -234,6 +235,12 @@ class PerformerBlock(nn.Module):
     def _log_features(self, x: Tensor) -> Tensor:
         x = x.float()
         return x @ self.w.float().T - x.square().sum(dim=-1, keepdim=True) / 2  # (B, L, M)
+
+
+def _without_autocast(device_type: str) -> contextlib.AbstractContextManager:
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return contextlib.nullcontext()  # such as on meta, where models are only counted
 
 
 class ReductionCell(nn.Module):
