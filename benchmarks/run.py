@@ -70,7 +70,7 @@ def _report(table: str, options: argparse.Namespace, date: str) -> str:
     if tuple(options.only) != BENCHMARKS:
         command += ["--only", *options.only]
     versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
-    return f"""# Speed of detectron2-lite, {options.hardware}, {date}
+    return f"""# Speed and memory, {options.hardware}, {date}
 
     {shlex.join(command)}
 

@@ -39,6 +39,17 @@ def test_a_documented_command_is_accepted(path, command, monkeypatch):
         toy_runs.load_script(script).parse_args(arguments)
 
 
+@pytest.mark.parametrize(
+    "tool, shown", [("analyze_model", "roi_heads"), ("print_param_groups", "weight decay")]
+)
+def test_a_tool_runs_as_the_readme_says(tool, shown, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    (command,) = (c for c in commands(ROOT / "README.md") if f"tools/{tool}.py" in c)
+    _, script, *arguments = shlex.split(command)
+    toy_runs.load_script(script).main(arguments)
+    assert shown in capsys.readouterr().out
+
+
 def test_the_config_for_own_data_in_the_readme_loads(tmp_path):
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
