@@ -9,10 +9,8 @@ The full file starts MIMDet with its decoder, the other one is for classifiers a
 
 import argparse
 
-import torch
-
-from mimdet.checkpoint.convert_file import write_checkpoint
 from mimdet.checkpoint.export import encoder_weights, full_weights
+from mimdet.checkpoint.file import read_checkpoint, write_checkpoint
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -28,8 +26,9 @@ def main(argv: list[str] | None = None) -> None:
     if not (args.full or args.encoder):
         parser.error("nothing to write: give --full FILE, --encoder FILE or both")
     try:
-        checkpoint = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
-        weights = full_weights(checkpoint, averaged=args.ema)
+        weights = full_weights(
+            read_checkpoint(args.checkpoint, "the checkpoint to export"), averaged=args.ema
+        )
     except (OSError, ValueError) as e:
         parser.error(f"{args.checkpoint}: {e}")
     for path, content in ((args.full, weights), (args.encoder, encoder_weights(weights))):

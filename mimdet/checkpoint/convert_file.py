@@ -3,15 +3,13 @@
 import fnmatch
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from mimdet.checkpoint.convert import SOURCES, Source, detect_source
-from mimdet.checkpoint.read import read_tensors
+from mimdet.checkpoint.file import read_tensors, write_checkpoint
 
 NATIVE = "native"
 
@@ -122,23 +120,6 @@ def _named(name: str) -> Source:
 
 def _names() -> str:
     return ", ".join(source.name for source in SOURCES)
-
-
-def write_checkpoint(content: dict, output: str) -> None:
-    """Save to a file beside `output` that takes its place when it is complete."""
-    handle, temporary = tempfile.mkstemp(
-        dir=os.path.dirname(os.path.abspath(output)), prefix=".", suffix=".part"
-    )
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # a temporary file is private, a checkpoint is not
-        os.replace(temporary, output)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _report(

@@ -1,6 +1,7 @@
 """From the checkpoint of a pretraining run to files for others: weights only."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -9,7 +10,7 @@ from mimdet.checkpoint.convert.mae import strip_prefixes
 _DECODER = ("mask_token", "decoder_")
 
 
-def full_weights(checkpoint: Mapping, averaged: bool = False) -> dict[str, Tensor]:
+def full_weights(checkpoint: Any, averaged: bool = False) -> dict[str, Tensor]:
     """The weights of a checkpoint, encoder and decoder, as the model names them.
 
     Args:
@@ -19,6 +20,8 @@ def full_weights(checkpoint: Mapping, averaged: bool = False) -> dict[str, Tenso
     Raises:
         ValueError: if the checkpoint is not of pretraining, or has no average.
     """
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f"a checkpoint must be a dict, got {type(checkpoint).__name__}")
     weights = checkpoint.get("model", {})
     if averaged:
         weights = checkpoint.get("trainer", {}).get("hooks", {}).get("EMA")

@@ -13,7 +13,7 @@ from mimdet.checkpoint.convert import detect_source
 from mimdet.checkpoint.convert.beit import fit_beit, is_beit
 from mimdet.checkpoint.convert.fastmim import has_pixel_mask_token, match_encoder, takes_encoder
 from mimdet.checkpoint.convert.mae import LoadReport, has_decoder, match_mae, strip_prefixes
-from mimdet.checkpoint.read import read_tensors
+from mimdet.checkpoint.file import read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
     """Read the tensors of a pretraining checkpoint, without its wrapper and prefixes.
 
     Args:
-        path: see `mimdet.checkpoint.read.read_tensors`, also for the errors.
+        path: see `mimdet.checkpoint.file.read_tensors`, also for the errors.
     """
     return strip_prefixes(read_tensors(path, "mae_checkpoint.path"))
 

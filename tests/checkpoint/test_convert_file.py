@@ -168,7 +168,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(theirs, paths, tmp_path
 
     torch.save(theirs, paths[0])
     torch.save({"mine": 1}, paths[1])
-    monkeypatch.setattr(module.torch, "save", full_disk)
+    monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(OSError, match="no space left"):
         convert_file(*paths, overwrite=True)
     assert torch.load(paths[1], weights_only=True) == {"mine": 1}

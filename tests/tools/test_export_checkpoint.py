@@ -47,6 +47,15 @@ def test_a_missing_file_is_refused(tmp_path, capsys):
     assert f"{path}: " in error_of(capsys, path, "--full", tmp_path / "full.pth")
 
 
+def test_a_file_that_is_no_checkpoint_is_refused_and_nothing_is_written(tmp_path, capsys):
+    path, full = tmp_path / "model_final.pth", tmp_path / "full.pth"
+    path.write_bytes(b"no checkpoint")
+    assert "must be a torch checkpoint of tensors" in error_of(capsys, path, "--full", full)
+    torch.save(torch.zeros(2), path)
+    assert "a checkpoint must be a dict, got Tensor" in error_of(capsys, path, "--full", full)
+    assert not full.exists()
+
+
 def test_averaged_weights_must_be_there(checkpoint, tmp_path, capsys):
     message = error_of(capsys, checkpoint, "--ema", "--full", tmp_path / "full.pth")
     assert "the run had no train.ema.decay" in message

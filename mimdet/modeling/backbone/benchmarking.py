@@ -20,10 +20,9 @@ from detectron2.modeling import Backbone
 from detectron2.structures import ImageList
 from mimdet.layers.attention import Attention
 from mimdet.layers.biased_attention import TableBias, attend_with_bias, look_up
-from mimdet.layers.block import Block, run
+from mimdet.layers.block import Block, mae_layer_norm, run
 from mimdet.layers.pos_embed import get_2d_sincos_pos_embed
 from mimdet.layers.window import window_partition, window_unpartition
-from mimdet.modeling.backbone.mimdet import mae_layer_norm
 
 _GROUPS = 4  # of blocks; an output is taken after each
 

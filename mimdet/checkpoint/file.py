@@ -1,10 +1,12 @@
-"""Reading checkpoint files, without running code that they may hold."""
+"""Checkpoint files: read without running code that they may hold, written whole or not at all."""
 
 import argparse
 import os
 import pickle
 import re
+import tempfile
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +15,12 @@ from torch import Tensor
 _WRAPPERS = ("model", "state_dict", "state_dict_ema")
 
 
-def read_tensors(path: str, given_by: str) -> dict[str, Tensor]:
-    """Read the tensors of a state dict from a file of ``torch.save``, by their names in the file.
+def read_checkpoint(path: str, given_by: str) -> Any:
+    """Read what a file of ``torch.save`` holds, with tensors on the CPU.
 
     Args:
-        path: holds the state dict itself, or a dict with it under "model", "state_dict" or
-            "state_dict_ema".
-        given_by: the config key or option that names the file, for messages.
+        path: the file.
+        given_by: the config key or option that names it, for messages.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -30,7 +31,7 @@ def read_tensors(path: str, given_by: str) -> dict[str, Tensor]:
     try:
         # MAE's training script saves its argparse.Namespace beside the model; it is plain data.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # of any type: torch reads whatever the bytes may mean to it
         refused = re.search(r"GLOBAL ([\w.]+)", str(e))  # the only place where torch says it
         reason = (
@@ -43,6 +44,21 @@ def read_tensors(path: str, given_by: str) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} must be a torch checkpoint of tensors ({given_by}), but it {reason}"
         ) from cause
+
+
+def read_tensors(path: str, given_by: str) -> dict[str, Tensor]:
+    """Read the tensors of a state dict from a file, by their names in the file.
+
+    Args:
+        path: holds the state dict itself, or a dict with it under "model", "state_dict" or
+            "state_dict_ema".
+        given_by: the config key or option that names the file, for messages.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if `read_checkpoint` refuses the file, or it holds no state dict.
+    """
+    content = read_checkpoint(path, given_by)
     state_dict = content
     if isinstance(content, Mapping):
         state_dict = next((content[key] for key in _WRAPPERS if key in content), content)
@@ -55,3 +71,20 @@ def read_tensors(path: str, given_by: str) -> dict[str, Tensor]:
     if not tensors:
         raise ValueError(f"{path} holds no tensors ({given_by})")
     return tensors
+
+
+def write_checkpoint(content: dict, output: str) -> None:
+    """Save to a file beside `output` that takes its place when it is complete."""
+    handle, temporary = tempfile.mkstemp(
+        dir=os.path.dirname(os.path.abspath(output)), prefix=".", suffix=".part"
+    )
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # a temporary file is private, a checkpoint is not
+        os.replace(temporary, output)
+    except BaseException:
+        os.unlink(temporary)
+        raise
