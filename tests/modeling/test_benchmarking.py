@@ -113,16 +113,6 @@ def test_bias_is_made_in_the_precision_of_autocast():
     assert module().values.dtype == torch.float32
 
 
-def test_attention_within_windows_is_attention_to_each_window_alone():
-    torch.manual_seed(0)
-    attention = BiasedAttention(8, num_heads=2, qkv_bias=True, beit_qkv_bias=False)
-    x, bias = torch.randn(2, 12, 8), fill(RelativePositionBias((2, 2), num_heads=2))()
-    together = attention(x, bias)
-    for window in range(3):
-        tokens = slice(4 * window, 4 * window + 4)
-        torch.testing.assert_close(together[:, tokens], attention(x[:, tokens], bias))
-
-
 def test_beit_bias_is_a_joint_bias_without_keys():
     beit = fill(BiasedAttention(8, num_heads=2, qkv_bias=True, beit_qkv_bias=True))
     joint = BiasedAttention(8, num_heads=2, qkv_bias=True, beit_qkv_bias=False)
@@ -147,7 +137,7 @@ def test_the_last_block_of_each_quarter_sees_the_whole_map_and_the_others_their_
         backbone.blocks[i].register_forward_hook(remember(i))
     with torch.no_grad():
         backbone(x), backbone(changed)
-    same = [(first == second).all(dim=-1)[0] for first, second in inputs.values()]
+    same = [(first == second).all(dim=-1).flatten() for first, second in inputs.values()]
     # block 0: windows of 2x2 in a row, only the last one has changed; block 1: all tokens
     assert same[0].tolist() == [True] * 12 + [False] * 4
     assert not same[1].any()
@@ -181,16 +171,26 @@ def test_every_parameter_gets_a_gradient_unless_it_is_frozen():
         assert {n for n, p in backbone.named_parameters() if not p.requires_grad} == frozen
 
 
-def test_drop_path_drops_a_branch_for_an_image_and_not_for_a_window():
-    backbone = tiny(drop_path_rate=0.9).train()
-    seen = []
-    for block in backbone.blocks[1:]:
-        block.drop_path.register_forward_hook(lambda m, x, output: seen.append(output))
+def test_drop_path_drops_each_window_by_itself_and_whole_images_in_the_last_block_of_a_quarter():
+    backbone = tiny(drop_path_rate=0.9).train()  # 4 windows of 4 tokens in an image
+    dropped = {}
+
+    def remember(name):
+        def hook(module, x, output):
+            dropped.setdefault(name, []).append(output.abs().sum(dim=-1) == 0)
+
+        return hook
+
+    for i in range(1, 8):
+        backbone.blocks[i].drop_path.register_forward_hook(remember(i))
     torch.manual_seed(0)
     backbone(images(8))
-    for output in seen:
-        tokens_kept = output.abs().sum(dim=-1) > 0  # (B, L)
-        assert torch.equal(tokens_kept.all(dim=1), tokens_kept.any(dim=1))
+    for i, branches in dropped.items():
+        for tokens in branches:
+            assert tokens.shape == ((8, 16) if i % 2 else (32, 4))
+            assert torch.equal(tokens.all(dim=1), tokens.any(dim=1))
+    of_images = dropped[6][0].all(dim=1).view(8, 4)
+    assert (of_images.any(dim=1) & ~of_images.all(dim=1)).any()  # some windows of an image
 
 
 def test_feature_shapes_follow_output_shape_and_an_image_list_is_taken_too():

@@ -59,7 +59,7 @@ class RelativePositionBias(nn.Module):
 
 
 class BiasedAttention(Attention):
-    """Self-attention with a given bias, among all tokens or within windows.
+    """Self-attention with a given bias.
 
     Args:
         dim: channels C.
@@ -79,11 +79,11 @@ class BiasedAttention(Attention):
             self.v_bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor, bias: TableBias) -> Tensor:
-        """Attend within runs of l tokens.
+        """Attend among all tokens.
 
         Args:
-            x: (B, L, C), window after window; L is a multiple of l.
-            bias: (N, l, l), added to the logits of every window.
+            x: (B, L, C).
+            bias: (N, L, L), added to the logits of every entry of the batch.
 
         Returns:
             (B, L, C).
@@ -91,10 +91,10 @@ class BiasedAttention(Attention):
         qkv = self.qkv(x)
         if self.beit_qkv_bias:
             qkv = qkv + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = qkv.view(-1, bias.values.shape[-1], 3, self.num_heads, x.shape[-1] // self.num_heads)
-        q_BNlD, k_BNlD, v_BNlD = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # B * n in place of B
-        x_BNlD = attend_with_bias(q_BNlD, k_BNlD, v_BNlD, bias)
-        return self.proj(x_BNlD.transpose(1, 2).reshape(x.shape))
+        qkv = qkv.view(*x.shape[:2], 3, self.num_heads, x.shape[2] // self.num_heads)
+        q_BNLD, k_BNLD, v_BNLD = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        x_BNLD = attend_with_bias(q_BNLD, k_BNLD, v_BNLD, bias)
+        return self.proj(x_BNLD.transpose(1, 2).reshape(x.shape))
 
 
 class BiasedBlock(Block):
@@ -118,7 +118,7 @@ class BiasedBlock(Block):
             self.gamma_2 = nn.Parameter(torch.full((dim,), init_values))
 
     def forward(self, x: Tensor, bias: TableBias) -> Tensor:
-        """(B, L, C) and the bias (N, l, l) of `BiasedAttention` -> (B, L, C)."""
+        """(B, L, C) and the bias (N, L, L) of `BiasedAttention` -> (B, L, C)."""
         x = x + self.drop_path(_scaled(self.attn(self.norm1(x), bias), self.gamma_1))
         return x + self.drop_path(_scaled(self.mlp(self.norm2(x)), self.gamma_2))
 
@@ -154,7 +154,8 @@ class BenchmarkingViTDet(Backbone):
         num_heads: attention heads.
         mlp_ratio: hidden width of a block's MLP as a multiple of `embed_dim`.
         qkv_bias: give the query-key-value projections a bias.
-        drop_path_rate: drop-path rate of the last block; it grows linearly from 0 at the first.
+        drop_path_rate: drop-path rate of the last block; it grows linearly from 0 at the first. A
+            block that attends within windows drops each window of an image by itself.
         norm_layer: called with `embed_dim`.
         init_std: standard deviation of the initial linear weights and of a learned table.
         init_values: see `BiasedBlock`; 0.1 for BEiT-B.
@@ -317,23 +318,23 @@ class BenchmarkingViTDet(Backbone):
         features, per_group = {}, len(self.blocks) // _GROUPS
         for i, name in enumerate(self._out_features):
             *windowed, last = self.blocks[i * per_group : (i + 1) * per_group]
-            # Everything but attention works on single tokens, so one reordering serves them all.
-            x = self._by_window(x)
+            # Windows stay the batch through whole blocks, not for attention alone: drop path then
+            # draws once for each window, as the released models were trained.
+            x = self._windows(x)
             for block in windowed:
                 x = run(partial(block, bias=windowed_bias), x, self.with_cp)
-            x = run(partial(last, bias=global_bias), self._by_row(x), self.with_cp)
+            x = run(partial(last, bias=global_bias), self._map(x), self.with_cp)
             features[name] = self.ms_adaptor[i](x.transpose(1, 2).unflatten(2, self.grid_size))
         return features
 
-    def _by_window(self, x: Tensor) -> Tensor:
-        """(B, L, C) tokens in the order of the map -> the same, window after window."""
+    def _windows(self, x: Tensor) -> Tensor:
+        """Tokens of the map (B, L, C) -> those of its windows (B * n, l, C)."""
         windows, _ = window_partition(x.unflatten(1, self.grid_size), self.window_size)
-        return windows.view(x.shape)
+        return windows.flatten(1, 2)
 
-    def _by_row(self, x: Tensor) -> Tensor:
-        """The inverse of `_by_window`."""
-        w = self.window_size
-        windows = x.reshape(-1, w, w, x.shape[-1])
+    def _map(self, windows: Tensor) -> Tensor:
+        """The inverse of `_windows`."""
+        windows = windows.unflatten(1, (self.window_size, self.window_size))
         return window_unpartition(windows, self.grid_size, self.grid_size).flatten(1, 2)
 
 
