@@ -29,7 +29,8 @@ from detectron2.engine import (
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from mimdet.checkpoint.load import StrictCheckpointer, load_pretrained
+from mimdet.checkpoint.start import load_pretrained
+from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.config import apply_overrides
 from mimdet.engine.hooks import EMA, GradientClipping, RepeatableRandomness, Throughput
 from mimdet.engine.trainer import build_trainer

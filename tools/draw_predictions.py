@@ -11,7 +11,7 @@ from pathlib import Path
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import MetadataCatalog
 from mimdet.analysis.visualize import draw_comparison
-from mimdet.checkpoint.load import StrictCheckpointer
+from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.config import apply_overrides
 
 

@@ -13,7 +13,7 @@ from timm.data import create_transform
 
 from detectron2.config import LazyConfig, instantiate
 from mimdet.analysis.reconstruction import draw_reconstructions
-from mimdet.checkpoint.load import StrictCheckpointer
+from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.config import apply_overrides
 from mimdet.data.imagenet import load_images, read_image
 

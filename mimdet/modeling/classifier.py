@@ -16,7 +16,7 @@ class ImageClassifier(nn.Module):
             `target` are taken as they are: mixing has smoothed them (`mimdet.data.mixup`).
         head_std: standard deviation of the last layer's initial weights. Small, so that what was
             pretrained is not shaken by random logits.
-        pretrained: checkpoint to start from; read by `mimdet.checkpoint.load.load_pretrained`.
+        pretrained: checkpoint to start from; read by `mimdet.checkpoint.start.load_pretrained`.
 
     Reference:
         Szegedy et al. 2015, arXiv 1512.00567, section 7, for label smoothing.

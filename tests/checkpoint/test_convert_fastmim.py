@@ -11,8 +11,10 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
 from mimdet.checkpoint.convert import detect_source
-from mimdet.checkpoint.convert.fastmim import from_native, is_fastmim, match_encoder, to_native
-from mimdet.checkpoint.load import StrictCheckpointer, load_pretrained
+from mimdet.checkpoint.convert.encoder import match_encoder
+from mimdet.checkpoint.convert.fastmim import from_native, is_fastmim, to_native
+from mimdet.checkpoint.start import load_pretrained
+from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.layers.pos_embed import (
     interpolate_pos_embed,
     interpolate_rel_pos_bias,

@@ -17,7 +17,7 @@ from mimdet.checkpoint.convert.mpvit import (
     merge_aliases,
 )
 from mimdet.checkpoint.convert_file import convert_file
-from mimdet.checkpoint.load import StrictCheckpointer
+from mimdet.checkpoint.strict import StrictCheckpointer
 
 PREFIX = "backbone.bottom_up.backbone."
 DETECTORS = ["tiny_retinanet", "xs_mask_rcnn", "base_retinanet", "small_cascade_mask_rcnn"]

@@ -9,7 +9,7 @@ from torch import nn
 
 from detectron2.structures import ImageList
 from mimdet.checkpoint.convert import Source
-from mimdet.checkpoint.load import StrictCheckpointer
+from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.layers.pos_embed import get_2d_sincos_pos_embed
 from mimdet.modeling.backbone.mimdet import MIMDetBackbone, MIMDetDecoder, MIMDetEncoder
 

@@ -7,7 +7,7 @@ import torch
 from config_files import build_on_meta, load_stem
 
 from detectron2.config import instantiate
-from mimdet.checkpoint.load import StrictCheckpointer
+from mimdet.checkpoint.strict import StrictCheckpointer
 
 # config -> parameters and state-dict entries of Detectron2's own config of that detector
 BASELINES = {

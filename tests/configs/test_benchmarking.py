@@ -17,7 +17,8 @@ from golden_models import load, names_sha256
 import detectron2.data.transforms as T
 from detectron2.config import instantiate
 from detectron2.solver import LRMultiplier
-from mimdet.checkpoint.load import StrictCheckpointer, load_pretrained
+from mimdet.checkpoint.start import load_pretrained
+from mimdet.checkpoint.strict import StrictCheckpointer
 
 # epochs -> box AP, mask AP
 PUBLISHED = {25: (48.0, 43.0), 50: (50.2, 44.9), 100: (50.4, 44.9)}

@@ -21,7 +21,8 @@ import detectron2.data.transforms as T
 from detectron2.config import instantiate
 from mimdet.checkpoint.convert.vitdet_mmdet import to_native
 from mimdet.checkpoint.convert_file import convert_file
-from mimdet.checkpoint.load import StrictCheckpointer, load_pretrained
+from mimdet.checkpoint.start import load_pretrained
+from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.config import apply_overrides
 from mimdet.layers.pos_embed import interpolate_pos_embed
 from mimdet.modeling.normed_heads import NormedRPNHead

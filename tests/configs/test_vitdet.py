@@ -17,7 +17,7 @@ from detectron2.evaluation import LVISEvaluator
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.modeling.roi_heads.fast_rcnn import federated_classes
-from mimdet.checkpoint.load import StrictCheckpointer
+from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.data.lvis import get_lvis_v1_cls_weights
 from mimdet.solver.layer_decay import get_vit_lr_decay_rate
 from mimdet.solver.param_groups import get_fpn_model_parameters

@@ -10,7 +10,7 @@ from pretraining_models import dyadic, imagenet, images, tiny_fastmim, tiny_mae
 from toy_runs import REPOSITORY, command, metrics, started, train_net
 
 from detectron2.config import LazyConfig, instantiate
-from mimdet.checkpoint.load import load_pretrained
+from mimdet.checkpoint.start import load_pretrained
 from mimdet.config import apply_overrides
 
 CASES = load("pretraining/fastmim_tiny.json.gz")

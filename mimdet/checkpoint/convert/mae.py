@@ -7,11 +7,11 @@ pixels, and that what is new in a detector has no counterpart in the file.
 
 import fnmatch
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from mimdet.checkpoint.convert.report import LoadReport, counted
 from mimdet.layers.pos_embed import interpolate_pos_embed
 
 _PREFIXES = ("module.", "model.", "encoder.", "backbone.")
@@ -26,31 +26,6 @@ _NOT_IN_MAE = (
     # ViTDet and ViTAE: decomposed relative positions and convolutions beside or after a block
     *("*.attn.rel_pos_[hw]", "*.residual.*", "*.PCM.*"),
 )
-
-
-@dataclass
-class LoadReport:
-    """What became of each name when a file was loaded into a module.
-
-    Attributes:
-        loaded: taken from the file as they are.
-        resized: position tables, resized to the module's grid.
-        initial: of the module, without a counterpart in MAE files: they keep their initial value.
-        unused: of the file, without a place in the module.
-    """
-
-    loaded: list[str] = field(default_factory=list)
-    resized: list[str] = field(default_factory=list)
-    initial: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        resized = f" ({', '.join(self.resized)} resized)" if self.resized else ""
-        return (
-            f"{len(self.loaded) + len(self.resized)} tensors loaded{resized}; "
-            f"{_brief(self.initial)} not in the file, kept as initialised; "
-            f"{_brief(self.unused)} of the file not used"
-        )
 
 
 def strip_prefixes(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -133,7 +108,7 @@ def _square(table: Tensor) -> tuple[int, int]:
 def _check_complete(initial: list[str], patterns: Sequence[str]) -> None:
     missing = [n for n in initial if not any(fnmatch.fnmatchcase(n, p) for p in patterns)]
     if missing:
-        raise ValueError(f"the file lacks {_brief(missing)}, which MAE checkpoints have")
+        raise ValueError(f"the file lacks {counted(missing)}, which MAE checkpoints have")
 
 
 def _check_shapes(matched: Mapping[str, Tensor], module: Mapping[str, Tensor]) -> None:
@@ -152,12 +127,6 @@ def _check_depth(unused: list[str], module: Mapping[str, Tensor]) -> None:
     surplus = [name for name in unused if name.startswith("blocks.")]
     if surplus:
         raise ValueError(
-            f"the file has encoder blocks that the model lacks ({_brief(surplus)}); "
+            f"the file has encoder blocks that the model lacks ({counted(surplus)}); "
             "the file is of another model size"
         )
-
-
-def _brief(names: Iterable[str], limit: int = 4) -> str:
-    names = list(names)
-    listed = ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
-    return f"{len(names)} ({listed})" if names else "0"

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from mimdet.checkpoint.convert.report import brief
+
 _PREFIX = "backbone.bottom_up.backbone."
 _NETWORK = re.compile(r"(?:backbone\.)?((?:stem|patch_embed_stages|mhca_stages)\..+)")
 _HEAD = re.compile(r"(?:backbone\.)?cls_head\..+")
@@ -36,7 +38,7 @@ def convert_mpvit_classification(state_dict: Mapping[str, Tensor]) -> dict[str, 
     if unknown := [name for name, match in networks.items() if match is None]:
         raise ValueError(
             "a classifier of MPViT must hold stem, patch_embed_stages, mhca_stages and cls_head, "
-            f"but it holds {', '.join(unknown[:4])}{', ...' if len(unknown) > 4 else ''} too"
+            f"but it holds {brief(unknown)} too"
         )
     return merge_aliases({_PREFIX + match[1]: state_dict[name] for name, match in networks.items()})
 

@@ -12,10 +12,12 @@ one has other names, rename them first (`--rename` of `tools/convert_checkpoint.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from mimdet.checkpoint.convert.report import brief
 
 # What is below "backbone." keeps its name, below "backbone.net.".
 _AFFINE = "(weight|bias)"
@@ -125,7 +127,7 @@ def _renamed(
     if unknown:
         raise ValueError(
             f"every parameter must have a row in the table of vitdet_mmdet, but {len(unknown)} "
-            f"have none: {_brief(unknown)}; rename them first (--rename OLD NEW)"
+            f"have none: {brief(sorted(unknown))}; rename them first (--rename OLD NEW)"
         )
     return converted
 
@@ -164,8 +166,3 @@ def _split_biases(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             )
         split[f"{block[1]}attn.q_bias"], split[f"{block[1]}attn.v_bias"] = q_bias, v_bias
     return split
-
-
-def _brief(names: Iterable[str], limit: int = 6) -> str:
-    names = sorted(names)
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

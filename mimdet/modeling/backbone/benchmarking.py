@@ -138,7 +138,7 @@ class BenchmarkingViTDet(Backbone):
         window_size: side of a window in tokens; it must divide both sides of the token map.
         with_cp: recompute blocks in the backward pass.
         pretrained: path of the MAE or BEiT file to start from. The module only records it;
-            `mimdet.checkpoint.load.load_pretrained` reads the file.
+            `mimdet.checkpoint.start.load_pretrained` reads the file.
         stop_grad_conv1: freeze the projection of the patches.
         sincos_pos_embed: start from the sine-cosine table of the whole map and leave the table of
             the file aside, as the released models do. Without it, and with a MAE file, the start is

@@ -37,7 +37,7 @@ class CMT(Backbone):
         out_features: which of ``c2..c5`` to return.
         final_norm: normalise the last map, as pretraining does.
         checkpointing: recompute the activations of a block in the backward pass.
-        pretrained: checkpoint to start from; read by `mimdet.checkpoint.load.load_pretrained`.
+        pretrained: checkpoint to start from; read by `mimdet.checkpoint.start.load_pretrained`.
 
     Raises:
         ValueError: if `img_size` is not a multiple of 32, or an output is unknown.

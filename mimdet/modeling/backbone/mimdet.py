@@ -128,7 +128,7 @@ class MIMDetEncoder(nn.Module):
         dpr: drop-path rate of the last block; it grows linearly from 0 at the first.
         norm_layer: called with `embed_dim`; the released models use LayerNorm with eps 1e-5.
         pretrained: path of the MAE file to start from. The module only records it;
-            `mimdet.checkpoint.load.load_pretrained` reads the file.
+            `mimdet.checkpoint.start.load_pretrained` reads the file.
         checkpointing: recompute stem stages and blocks in the backward pass.
 
     `pos_embed` (1, 1 + grid, C) is frozen and has a class slot first that is never used: it is
@@ -267,7 +267,7 @@ class MIMDetDecoder(nn.Module):
         dpr: drop-path rate of every block.
         norm_layer: called with `decoder_embed_dim`.
         pretrained: path of the MAE file to start from, recorded for
-            `mimdet.checkpoint.load.load_pretrained`.
+            `mimdet.checkpoint.start.load_pretrained`.
         checkpointing: recompute blocks in the backward pass.
         fill: what stands for the tokens that the encoder did not see. "conv": a projection of
             the stem's stride-16 features at that place (release v1.2, 127.96M and 349.33M).

@@ -25,7 +25,7 @@ class TimmBackbone(Backbone):
             model's own final norm, as in pretraining; ``"fresh"``: each one through a new
             LayerNorm ``norm_c2``, ..., as Swin's detectors have it.
         checkpointing: recompute the activations of a block in the backward pass.
-        pretrained: checkpoint to start from; read by `mimdet.checkpoint.load.load_pretrained`.
+        pretrained: checkpoint to start from; read by `mimdet.checkpoint.start.load_pretrained`.
 
     Raises:
         ValueError: if the model cannot give intermediate maps, an output is unknown, or `norm` is

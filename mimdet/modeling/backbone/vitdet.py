@@ -138,7 +138,7 @@ class ViT(Backbone):
         block_layer: called with the arguments of `ViTBlock`; makes the blocks.
         attn_impl: see `RelPosAttention`.
         pretrained: path of the MAE file to start from. The module only records it;
-            `mimdet.checkpoint.load.load_pretrained` reads the file.
+            `mimdet.checkpoint.start.load_pretrained` reads the file.
 
     Raises:
         ValueError: if an index names no block, blocks have windows without a size, or

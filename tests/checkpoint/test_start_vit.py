@@ -7,7 +7,7 @@ import torch
 from golden_models import fill
 
 from mimdet.checkpoint.convert.beit import fit_beit
-from mimdet.checkpoint.load import load_pretrained
+from mimdet.checkpoint.start import load_pretrained
 from mimdet.layers.pos_embed import interpolate_pos_embed
 from mimdet.modeling.backbone.benchmarking import BenchmarkingViTDet
 from mimdet.modeling.backbone.vitae import PlainViTAE

@@ -11,7 +11,7 @@ from golden_models import fill, load
 from torch import nn
 
 from mimdet.checkpoint.convert.mae import match_mae
-from mimdet.checkpoint.load import load_pretrained, read_state_dict
+from mimdet.checkpoint.start import load_pretrained, read_state_dict
 from mimdet.layers.pos_embed import interpolate_pos_embed
 from mimdet.modeling.backbone.benchmarking import BenchmarkingViTDet
 from mimdet.modeling.backbone.mimdet import MIMDetDecoder, MIMDetEncoder
