@@ -40,6 +40,19 @@ def batches_of(rank: int, *values: float) -> list[list[dict]]:
     ]
 
 
+class SlowData(list):
+    """Batches, each of which takes some seconds to come."""
+
+    def __init__(self, batches: list, seconds: float):
+        super().__init__(batches)
+        self._seconds = seconds
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            time.sleep(self._seconds)
+            yield batch
+
+
 def train_together(folder: str) -> None:
     """Train 3 iterations on losses of which rank 1 has a NaN in the last."""
     rank = comm.get_rank()
@@ -48,7 +61,8 @@ def train_together(folder: str) -> None:
         warnings.simplefilter("error", FutureWarning)
         model = create_ddp_model(ScaledData(), fp16_compression=True, broadcast_buffers=False)
     assert isinstance(model, nn.parallel.DistributedDataParallel)
-    data = batches_of(rank, 1.0 + rank, 3.0, math.nan if rank == 1 else 1.0)
+    values = (1.0 + rank, 3.0, math.nan if rank == 1 else 1.0)
+    data = SlowData(batches_of(rank, *values), seconds=0.1 * rank)
     trainer = SimpleTrainer(model, data, torch.optim.SGD(model.parameters(), lr=0.5))
     try:
         trainer.train(0, 3)
@@ -57,6 +71,8 @@ def train_together(folder: str) -> None:
     losses = trainer.storage.history("loss_a").values()
     total = trainer.storage.history("total_loss").values()
     Path(folder, f"losses{rank}").write_text(repr((losses, total, model.module.weight.item())))
+    times = [trainer.storage.history(name).latest() for name in ("data_time", "rank_data_time")]
+    Path(folder, f"times{rank}").write_text(repr(times))
 
 
 def sync_norm_model() -> nn.Module:

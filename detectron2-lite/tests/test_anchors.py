@@ -98,6 +98,18 @@ def test_the_grid_of_a_size_seen_before_is_not_built_again():
     assert first.data_ptr() == again.data_ptr()
 
 
+def test_anchors_follow_the_type_and_the_device_of_the_generator():
+    def build():
+        return DefaultAnchorGenerator(sizes=[10.3], aspect_ratios=[0.7], strides=[4])
+
+    used = build()
+    used(maps((2, 2)))  # what is kept from this must not be given again
+    in_half = used.half()(maps((2, 2)))[0].tensor
+    torch.testing.assert_close(in_half, build().half()(maps((2, 2)))[0].tensor, rtol=0, atol=0)
+    assert not torch.equal(in_half, build()(maps((2, 2)))[0].tensor)
+    assert used.to("meta")(maps((2, 2)))[0].tensor.device.type == "meta"
+
+
 @pytest.mark.lite
 def test_clipping_returned_anchors_does_not_change_the_next_ones():
     generator = DefaultAnchorGenerator(sizes=[8], aspect_ratios=[1.0], strides=[4])

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import re
+import types
 
 import golden_data
 import numpy as np
@@ -740,6 +741,35 @@ def test_the_loop_logs_its_length_and_times(monkeypatch):
     per_device = rf"\({number} s / iter per device, on 1 devices\)"
     assert re.search(rf"Total inference time: 0:00:\S+ {per_device}", text)
     assert re.search(rf"Total inference pure compute time: 0:00:\S+ {per_device}", text)
+
+
+@pytest.mark.parametrize(("batches", "warmup"), [(1, 0), (3, 2), (6, 5), (12, 5)])
+def test_times_are_those_of_the_iterations_after_the_warm_up(batches, warmup, monkeypatch):
+    clock = types.SimpleNamespace(now=0.0, slow=True)
+    clock.perf_counter = lambda: clock.now
+    monkeypatch.setattr("detectron2.evaluation.evaluator.time", clock)
+
+    def spend(seconds):
+        clock.now += 1000.0 if clock.slow else seconds
+
+    class Loader(list):
+        def __iter__(self):
+            for index in range(batches):
+                spend(0.5)
+                clock.slow = index < warmup
+                yield index
+
+    class Slow(DatasetEvaluator):
+        def process(self, inputs, outputs):
+            spend(0.25)
+
+    with captured("detectron2") as records:
+        inference_on_dataset(lambda inputs: spend(2.0), Loader(range(batches)), Slow())
+    timed = batches - warmup
+    # The first of them has its data already when the clocks start.
+    total, compute = 2.25 * timed + 0.5 * (timed - 1), 2.0 * timed
+    assert f"({total / timed:.6f} s / iter per device, on 1 devices)" in messages(records)
+    assert f"({compute / timed:.6f} s / iter per device, on 1 devices)" in messages(records)
 
 
 def test_a_loader_without_batches_is_evaluated():

@@ -89,6 +89,15 @@ def test_ranks_train_on_mean_losses(trained_twice):
 
 @needs_gloo
 @pytest.mark.lite
+def test_every_rank_knows_how_long_the_slowest_rank_has_waited_for_data(trained_twice):
+    times = [ast.literal_eval((trained_twice / f"times{rank}").read_text()) for rank in (0, 1)]
+    slowest, own = zip(*times, strict=True)
+    assert own[0] < 0.1 <= own[1]  # rank 1 waits a tenth of a second
+    assert slowest == pytest.approx((own[1], own[1]))
+
+
+@needs_gloo
+@pytest.mark.lite
 def test_sync_bn_trains_data_parallel_on_the_cpu_as_in_one_process(trained_twice):
     images = torch.cat([distributed_mains.images_of(rank) for rank in (0, 1)])
     start = distributed_mains.sync_norm_model()

@@ -355,6 +355,28 @@ def test_workers_draw_different_numbers_that_the_seed_fixes():
     assert draws(3) == numbers and draws(4) != numbers
 
 
+@pytest.mark.parametrize("seed", [0, 3, 2**33 + 5])
+def test_numbers_of_a_worker_follow_from_the_seed_and_the_number_of_the_worker(seed):
+    def draw(record):
+        info = torch.utils.data.get_worker_info()
+        return info.id, info.seed, np.random.rand(), random.random()
+
+    loader = build_detection_train_loader(
+        records(6),
+        mapper=draw,
+        total_batch_size=1,
+        aspect_ratio_grouping=False,
+        num_workers=3,
+        seed=seed,
+    )
+    for number, (batch,) in zip(range(3), loader, strict=False):
+        worker, worker_seed, of_numpy, of_random = batch
+        assert worker == number
+        expected = worker_seed % 2**31 + worker
+        assert of_numpy == np.random.RandomState(expected).rand()
+        assert of_random == random.Random(expected).random()
+
+
 @pytest.mark.lite  # upstream's loader fails with its own function given twice
 def test_own_worker_init_function_is_called():
     def init(worker_id):

@@ -342,6 +342,22 @@ def test_only_the_best_detections_of_an_image_count(evaluator, limit, expected):
     assert metrics["APr"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("task, expected", [("bbox", 50), ("segm", 100)])
+def test_the_area_of_a_detection_is_that_of_the_task(evaluator, task, expected):
+    """A wrong detection counts where its area is medium: its box is, its mask of 2 rows is not."""
+    side = {"area": 1600, "bbox": [10, 10, 40, 40], "segmentation": [square(10, 10, 40)]}
+    made = evaluator(lambda v: v["annotations"][0].update(side), tasks=[task])
+    instances = Instances((100, 100))
+    instances.pred_boxes = Boxes(torch.tensor([[10.0, 10, 50, 50], [50, 50, 90, 90]]))
+    instances.pred_classes = torch.tensor([0, 0])
+    instances.scores = torch.tensor([0.5, 0.9])
+    instances.pred_masks = torch.zeros(2, 100, 100, dtype=torch.bool)
+    instances.pred_masks[0, 10:50, 10:50] = True
+    instances.pred_masks[1, [50, 89], 50:90] = True
+    metrics = run(made, {4: {"instances": instances}})[task]
+    assert metrics["APm"] == pytest.approx(expected)
+
+
 def test_without_predictions_all_metrics_are_nan(evaluator):
     results = run(evaluator(), {4: detections(), 8: detections()})
     assert list(results) == ["bbox"] and list(results["bbox"]) == METRICS

@@ -149,6 +149,16 @@ def test_negatives_fill_up_for_missing_positives_but_not_the_other_way_round():
     assert (len(positive), len(negative)) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    ("num_samples", "fraction", "counts"),
+    [(7, 0.5, (3, 4)), (15, 0.25, (3, 12)), (9, 0.99, (8, 1))],
+)
+def test_the_number_of_positives_is_rounded_down(num_samples, fraction, counts):
+    labels = torch.tensor([1] * 20 + [0] * 20)
+    positive, negative = subsample_labels(labels, num_samples, fraction, 0)
+    assert (len(positive), len(negative)) == counts
+
+
 def test_sampling_from_only_ignored_boxes_is_empty():
     positive, negative = subsample_labels(torch.tensor([-1, -1]), 4, 0.5, 0)
     assert positive.shape == negative.shape == (0,)

@@ -217,6 +217,18 @@ def test_parameter_groups_equal_stored_groups(case):
     assert names == (GOLDEN["names_passed_to_lr_factor_func"] if names else [])
 
 
+def test_a_parameter_that_two_modules_own_is_optimised_once_with_the_settings_of_the_first():
+    first, second, norm = nn.Linear(4, 4), nn.Linear(4, 4), nn.LayerNorm(4)
+    second.weight = first.weight
+    norm.bias = second.bias  # a bias with a norm as its second owner
+    net = nn.Sequential(first, second, norm)
+    groups = get_default_optimizer_params(net, base_lr=1.0, weight_decay=0.1, weight_decay_norm=0.0)
+    names = {id(p): name for name, p in net.named_parameters()}
+    found = [(names[id(p)], g["weight_decay"]) for g in groups for p in g["params"]]
+    expected = {"0.weight": 0.1, "0.bias": 0.1, "1.bias": 0.1, "2.weight": 0.0}
+    assert len(found) == len(expected) and dict(found) == expected
+
+
 def test_the_groups_fit_an_optimizer():
     torch.optim.AdamW(get_default_optimizer_params(_Net(), weight_decay_norm=0.0), lr=0.1)
 

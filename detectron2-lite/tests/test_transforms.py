@@ -533,6 +533,28 @@ def test_random_crop_windows_equal_upstream(crop_type, crop_size, window):
     assert (crop.x0, crop.y0, crop.w, crop.h) == window
 
 
+def test_random_crop_reaches_every_place_of_the_window():
+    np.random.seed(0)
+    crops = [T.RandomCrop("absolute", (3, 2)).get_transform(blank(5, 6)) for _ in range(400)]
+    assert {(crop.y0, crop.x0) for crop in crops} == {(y, x) for y in range(3) for x in range(5)}
+
+
+@pytest.mark.parametrize(
+    ("crop_type", "crop_size", "heights", "widths"),
+    [
+        ("absolute_range", (2, 4), {2, 3, 4}, {2, 3, 4}),
+        ("absolute_range", (4, 9), {4, 5}, {4, 5, 6, 7}),  # as far as the image goes
+        ("relative_range", (0.6, 0.9), {3, 4, 5}, {6, 7}),
+        ("relative", (0.5, 0.5), {3}, {4}),  # 2.5 and 3.5, halves go up
+    ],
+)
+def test_random_crop_draws_every_size_up_to_the_largest(crop_type, crop_size, heights, widths):
+    np.random.seed(0)
+    crop = T.RandomCrop(crop_type, crop_size)
+    sizes = [crop.get_crop_size((5, 7)) for _ in range(400)]
+    assert {h for h, _ in sizes} == heights and {w for _, w in sizes} == widths
+
+
 @pytest.mark.parametrize("crop_type", ["absolute", "absolute_range"])
 def test_random_crop_larger_than_the_image_takes_all_of_it(crop_type):
     crop = T.RandomCrop(crop_type, (384, 600)).get_transform(blank(30, 40))
