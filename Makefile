@@ -22,11 +22,13 @@ DEMO_PRETRAIN_OUTPUT ?= output/demo_pretrain
 
 setup: $(STAMP)
 
-$(STAMP): requirements.txt setup.py pyproject.toml detectron2-lite/pyproject.toml
+# The uninstalled one is an early detectron2-lite, which was a distribution called detectron2.
+
+$(STAMP): requirements.txt setup.py pyproject.toml detectron2-lite/setup.py detectron2-lite/pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	if $(PY) -c "import detectron2, sys; sys.exit('lite' in detectron2.__version__)" 2>/dev/null; \
 	then $(PY) -m pip install -e ".[dev]"; \
-	else $(PY) -m pip install -r requirements.txt; fi
+	else $(PY) -m pip uninstall -q -y detectron2; $(PY) -m pip install -r requirements.txt; fi
 	touch $@
 
 demo: setup

@@ -17,6 +17,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+import mimdet  # noqa: F401  (first: it says what to do without Detectron2)
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import (
     create_ddp_model,

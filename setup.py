@@ -17,6 +17,7 @@ setup(
     packages=find_packages(include=["mimdet", "mimdet.*"]),
     package_data={"mimdet.data": ["*.json"]},
     python_requires=">=3.10",
+    # Detectron2 too, but no index has it: upstream and detectron2-lite are installed by hand.
     install_requires=[
         "torch>=2.6",  # before, weights_only=True could be made to execute code (CVE-2025-32434)
         "torchvision>=0.21",  # the release that matches torch
@@ -28,7 +29,6 @@ setup(
         "shapely>=2.0",
         "numpy",
         "Pillow",
-        "detectron2>=0.6",  # upstream's, or detectron2-lite of this repository
     ],
     extras_require={"dev": ["pytest", "pytest-xdist", "ruff"], "tensorboard": ["tensorboard"]},
 )

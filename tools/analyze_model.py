@@ -7,6 +7,7 @@ python tools/analyze_model.py CONFIG --size 1024 1024 --depth 3 model.backbone.b
 
 import argparse
 
+import mimdet  # noqa: F401  (first: it says what to do without Detectron2)
 from detectron2.config import LazyConfig
 from mimdet.analysis.model_statistics import (
     NUM_DETECTIONS,

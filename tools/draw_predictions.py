@@ -8,6 +8,7 @@ python tools/draw_predictions.py --config-file CONFIG --output output/pictures \
 import argparse
 from pathlib import Path
 
+import mimdet  # noqa: F401  (first: it says what to do without Detectron2)
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import MetadataCatalog
 from mimdet.analysis.visualize import draw_comparison

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from timm.data import create_transform
 
+import mimdet  # noqa: F401  (first: it says what to do without Detectron2)
 from detectron2.config import LazyConfig, instantiate
 from mimdet.analysis.reconstruction import draw_reconstructions
 from mimdet.checkpoint.strict import StrictCheckpointer

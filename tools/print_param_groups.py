@@ -10,6 +10,7 @@ schedule. The line "none" is what no group trains.
 
 import argparse
 
+import mimdet  # noqa: F401  (first: it says what to do without Detectron2)
 from detectron2.config import LazyConfig
 from mimdet.analysis.param_groups import param_group_table, param_groups_of_config
 from mimdet.config import apply_overrides

@@ -1,1 +1,1 @@
-__version__ = "0.6+lite.1"
+__version__ = "0.6+lite.2"
