@@ -23,7 +23,6 @@ DEMO_PRETRAIN_OUTPUT ?= output/demo_pretrain
 setup: $(STAMP)
 
 # The uninstalled one is an early detectron2-lite, which was a distribution called detectron2.
-
 $(STAMP): requirements.txt setup.py pyproject.toml detectron2-lite/setup.py detectron2-lite/pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	if $(PY) -c "import detectron2, sys; sys.exit('lite' in detectron2.__version__)" 2>/dev/null; \

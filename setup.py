@@ -17,7 +17,7 @@ setup(
     packages=find_packages(include=["mimdet", "mimdet.*"]),
     package_data={"mimdet.data": ["*.json"]},
     python_requires=">=3.10",
-    # Detectron2 too, but no index has it: upstream and detectron2-lite are installed by hand.
+    # Detectron2 is missing here: it comes from no index, neither upstream's nor detectron2-lite.
     install_requires=[
         "torch>=2.6",  # before, weights_only=True could be made to execute code (CVE-2025-32434)
         "torchvision>=0.21",  # the release that matches torch
