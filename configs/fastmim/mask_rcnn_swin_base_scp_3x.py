@@ -30,6 +30,7 @@ mae_checkpoint = dict(path=None)
 
 model._target_ = GeneralizedRCNN  # this backbone takes images alone
 model.pop("lsj_postprocess")
+model.roi_heads.box_head.conv_norm = model.roi_heads.mask_head.conv_norm = "SyncBN"
 model.backbone.bottom_up = L(TimmBackbone)(
     model=L(PaddedSwin)(
         embed_dim=128,
