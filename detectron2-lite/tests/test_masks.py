@@ -11,6 +11,7 @@ import torch
 from detectron2.layers import paste_masks_in_image
 from detectron2.layers.mask_ops import paste_masks_as_runs
 from detectron2.structures import BitMasks, Boxes, PolygonMasks, ROIMasks, polygons_to_bitmask
+from detectron2.structures.masks import polygon_area, rasterize_polygons_within_box
 
 # pycocotools 2.0.11 converts its decoded masks by an interface that numpy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -467,3 +468,13 @@ def test_run_lengths_need_square_masks_and_a_box_for_each():
         paste_masks_as_runs(torch.zeros(1, 4, 5), torch.zeros(1, 4), (4, 4))
     with pytest.raises(AssertionError, match="2 masks and 1 boxes"):
         paste_masks_as_runs(torch.zeros(2, 4, 4), torch.zeros(1, 4), (4, 4))
+
+
+def test_polygons_of_one_instance_are_rasterised_within_a_box():
+    polygon = np.array([10.0, 10, 50, 10, 50, 40, 10, 40])
+    box = np.array([5.0, 5, 55, 45])
+    mask = rasterize_polygons_within_box([polygon], box, 14)
+    boxes = torch.tensor(box[None], dtype=torch.float32)
+    assert torch.equal(mask, PolygonMasks([[polygon]]).crop_and_resize(boxes, 14)[0])
+    assert mask.sum() == 120
+    assert polygon_area(polygon[0::2], polygon[1::2]) == 1200

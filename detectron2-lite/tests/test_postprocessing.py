@@ -3,6 +3,7 @@ import torch
 from golden_data import assert_array, load
 
 from detectron2.modeling import detector_postprocess
+from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import Boxes, Instances, ROIMasks
 
 ARRAYS, META = load("misc")
@@ -98,3 +99,11 @@ def test_masks_kept_in_their_boxes_are_the_same_masks_when_pasted_later():
     assert isinstance(output.pred_masks, ROIMasks)
     pasted = output.pred_masks.to_bitmasks(output.pred_boxes, 20, 40).tensor
     assert torch.equal(pasted, detector_postprocess(detections(), 20, 40).pred_masks)
+
+
+def test_segmentation_scores_are_cropped_to_the_image_and_resized():
+    scores = torch.zeros(2, 6, 8)
+    scores[:, :3, :4] = torch.tensor([1.0, 2.0])[:, None, None]
+    resized = sem_seg_postprocess(scores, (3, 4), 9, 20)
+    expected = torch.tensor([1.0, 2.0])[:, None, None].expand(2, 9, 20)
+    torch.testing.assert_close(resized, expected)

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from detectron2.structures import Boxes, BoxMode, ImageList, Instances, pairwise_ioa, pairwise_iou
+from detectron2.structures import (
+    Boxes,
+    BoxMode,
+    ImageList,
+    Instances,
+    pairwise_ioa,
+    pairwise_iou,
+    pairwise_point_box_distance,
+)
 from detectron2.structures import boxes as boxes_module
 
 BOXES, BOXES_META = golden.load("boxes")
@@ -424,3 +432,26 @@ def test_an_image_larger_than_the_square_is_an_error(count):
     images = [torch.ones(3, 20, 10)] * count
     with pytest.raises(ValueError, match=r"got 20x10 \(height x width\) for 16x16"):
         ImageList.from_tensors(images, padding_constraints={"square_size": 16})
+
+
+def test_matched_boxes_are_compared_one_by_one():
+    first = Boxes([[0, 0, 2, 2], [0, 0, 1, 1], [0, 0, 0, 0]])
+    second = Boxes([[1, 0, 3, 2], [5, 5, 6, 6], [0, 0, 0, 0]])
+    iou = boxes_module.matched_pairwise_iou(first, second)
+    torch.testing.assert_close(iou, torch.tensor([1 / 3, 0, 0]))
+    assert torch.equal(iou[:2], pairwise_iou(first, second).diagonal()[:2])
+    with pytest.raises(AssertionError, match="1 and 3|same length"):
+        boxes_module.matched_pairwise_iou(first[0], second)
+
+
+def test_intersections_are_areas():
+    overlap = boxes_module.pairwise_intersection(
+        Boxes([[0, 0, 4, 3]]), Boxes([[1, 1, 9, 9], [5, 0, 6, 1]])
+    )
+    assert overlap.tolist() == [[6.0, 0.0]]
+
+
+def test_distances_of_points_are_negative_outside_of_the_box():
+    points = torch.tensor([[1.0, 2.0], [5.0, 0.0]])
+    distances = pairwise_point_box_distance(points, Boxes([[0, 0, 4, 3]]))
+    assert distances.tolist() == [[[1, 2, 3, 1]], [[5, 0, -1, 3]]]

@@ -607,3 +607,20 @@ def test_saturation_needs_three_channels():
 def test_all_transforms_of_fvcore_are_exported():
     fvcore = sys.modules["fvcore.transforms.transform"]
     assert all(getattr(T, name) is getattr(fvcore, name) for name in fvcore.__all__)
+
+
+def test_augmentations_apply_to_an_image_or_to_an_input_in_place():
+    image = random_image(4, 6)
+    flipped, transforms = T.apply_augmentations([T.RandomFlip(prob=1.0)], image)
+    np.testing.assert_array_equal(flipped, image[:, ::-1])
+    assert isinstance(transforms[0], T.HFlipTransform)
+
+    aug_input = T.AugInput(image, boxes=np.array([[0.0, 0, 2, 4]]))
+    same, _ = T.apply_transform_gens([T.HFlipTransform(6)], aug_input)
+    assert same is aug_input
+    np.testing.assert_array_equal(aug_input.boxes, [[4.0, 0, 6, 4]])
+
+
+def test_names_of_the_first_releases_stand_for_the_same_classes():
+    assert T.TransformGen is T.Augmentation
+    assert issubclass(T.StandardAugInput, T.AugInput)

@@ -100,6 +100,7 @@ def test_the_local_group_ends_with_its_run(tmp_path):
                 comm.get_local_rank()
             comm.create_local_process_group(1)
             assert (comm.get_local_rank(), comm.get_local_size()) == (0, 1)
+            assert torch.distributed.get_world_size(comm.get_local_process_group()) == 1
         finally:
             torch.distributed.destroy_process_group()
     assert (comm.get_local_rank(), comm.get_local_size()) == (0, 1)

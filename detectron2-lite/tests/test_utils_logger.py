@@ -5,6 +5,7 @@ import pytest
 
 from detectron2.utils.logger import (
     create_small_table,
+    log_every_n,
     log_every_n_seconds,
     log_first_n,
     setup_logger,
@@ -129,3 +130,13 @@ def test_log_every_n_seconds_is_silent_in_between(caplog):
     for n in [100, 100, -1]:
         log_every_n_seconds(logging.WARNING, f"after {n}", n=n)
     assert [r.message for r in caplog.records] == ["after 100", "after -1"]
+
+
+def test_log_every_n_counts_per_calling_line(caplog):
+    for i in range(5):
+        log_every_n(logging.WARNING, f"third {i}", n=3)
+        log_every_n(logging.ERROR, f"each {i}", name="elsewhere")
+    thirds = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    each = [r.message for r in caplog.records if r.name == "elsewhere"]
+    assert thirds == ["third 0", "third 3"]
+    assert each == [f"each {i}" for i in range(5)]

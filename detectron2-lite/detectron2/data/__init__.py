@@ -1,5 +1,3 @@
-from detectron2._missing import missing_names
-
 from . import common, datasets, detection_utils, samplers, transforms
 from .bad_samples import SkipBadSamples
 from .build import (
@@ -33,5 +31,3 @@ __all__ = [
     "samplers",
     "transforms",
 ]
-
-__getattr__ = missing_names(__name__, "benchmark load_proposals_into_dataset")

@@ -83,7 +83,7 @@ def get_detection_dataset_dicts(
     dataset_dicts = list(itertools.chain.from_iterable(loaded))
     has_annotations = "annotations" in dataset_dicts[0]
     if filter_empty and has_annotations:
-        dataset_dicts = _without_unusable_images(dataset_dicts)
+        dataset_dicts = filter_images_with_only_crowd_annotations(dataset_dicts)
         assert dataset_dicts, f"no image of {names} has an annotation that is not a crowd region"
     if check_consistency and has_annotations:
         class_names = _common_class_names(names)
@@ -92,7 +92,14 @@ def get_detection_dataset_dicts(
     return dataset_dicts
 
 
-def _without_unusable_images(dataset_dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def filter_images_with_only_crowd_annotations(
+    dataset_dicts: list[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Leave out images without any annotation that is not a crowd region; log how many.
+
+    Args:
+        dataset_dicts: standard dataset dicts.
+    """
     usable = [
         record
         for record in dataset_dicts
@@ -250,11 +257,11 @@ def build_batch_data_loader(
         kwargs["generator"] = torch.Generator().manual_seed(seed)
     kwargs["num_workers"] = num_workers
     kwargs["pin_memory"] = torch.cuda.is_available() if pin_memory is None else pin_memory
-    kwargs.setdefault("worker_init_fn", _seed_worker)
+    kwargs.setdefault("worker_init_fn", worker_init_reset_seed)
     if num_workers > 0:  # DataLoader refuses these two without workers
         kwargs |= {"prefetch_factor": prefetch_factor, "persistent_workers": persistent_workers}
     if not aspect_ratio_grouping:
-        collate_fn = collate_fn or _as_list
+        collate_fn = collate_fn or trivial_batch_collator
         return TrainingLoader(
             dataset, batch_size=batch_size, drop_last=drop_last, collate_fn=collate_fn, **kwargs
         )
@@ -302,7 +309,7 @@ def build_detection_test_loader(
         sampler=sampler,
         drop_last=False,
         num_workers=num_workers,
-        collate_fn=collate_fn or _as_list,
+        collate_fn=collate_fn or trivial_batch_collator,
         pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
         persistent_workers=persistent_workers and num_workers > 0,
     )
@@ -339,10 +346,12 @@ def _batch_size_per_rank(total: int | None, single: int | None) -> int:
     return total // world_size
 
 
-def _as_list(batch: list[Any]) -> list[Any]:
+def trivial_batch_collator(batch: list[Any]) -> list[Any]:
+    """Keep a batch as the list of its elements."""
     return batch
 
 
-def _seed_worker(worker_id: int) -> None:
+def worker_init_reset_seed(worker_id: int) -> None:
+    """Seed `random`, numpy and torch of a worker from the base seed of its loader."""
     # numpy and random would otherwise give the same numbers in every forked worker.
     seed_all_rng(torch.initial_seed() % 2**31 + worker_id)

@@ -81,7 +81,7 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
         ImageOps.exif_transpose(image, in_place=True)
     _check_depth(image, file_name, format)
     try:
-        return _to_array(image, format)
+        return convert_PIL_to_numpy(image, format)
     except ValueError as e:
         raise ValueError(
             f"{file_name} of mode {image.mode!r} cannot be converted to format {format!r}: {e}; "
@@ -320,7 +320,13 @@ def _check_depth(image: Image.Image, file_name: str, format: str | None) -> None
         )
 
 
-def _to_array(image: Image.Image, format: str | None) -> np.ndarray:
+def convert_PIL_to_numpy(image: Image.Image, format: str | None) -> np.ndarray:
+    """The pixels of a Pillow image in a format of `read_image`: (H, W, C), or as Pillow has them.
+
+    Args:
+        image: of any mode.
+        format: "RGB", "BGR", "YUV-BT.601", a mode of Pillow, or None for the image's own.
+    """
     if format is not None:
         mode = "RGB" if format in ("BGR", _YUV) else format
         if mode in ("RGB", "L"):

@@ -1,7 +1,5 @@
 """Training loop, hooks, and the set-up of a run."""
 
-from detectron2._missing import missing_names
-
 from . import hooks
 from .defaults import create_ddp_model, default_argument_parser, default_setup, default_writers
 from .hooks import (
@@ -13,10 +11,11 @@ from .hooks import (
     PeriodicCheckpointer,
     PeriodicWriter,
 )
-from .launch import launch
+from .launch import DEFAULT_TIMEOUT, launch
 from .train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 
 __all__ = [
+    "DEFAULT_TIMEOUT",
     "AMPTrainer",
     "BestCheckpointer",
     "CallbackHook",
@@ -35,8 +34,3 @@ __all__ = [
     "hooks",
     "launch",
 ]
-
-__getattr__ = missing_names(
-    __name__,
-    "AutogradProfiler DefaultPredictor DefaultTrainer PreciseBN TorchMemoryStats TorchProfiler",
-)

@@ -21,7 +21,6 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from detectron2._missing import missing_names
 from detectron2.config import LazyConfig
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
@@ -30,8 +29,6 @@ from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
 from detectron2.utils.logger import setup_logger
 
 __all__ = ["create_ddp_model", "default_argument_parser", "default_setup", "default_writers"]
-
-__getattr__ = missing_names(__name__, "DefaultPredictor DefaultTrainer")
 
 _MISSING = object()
 _DDP_ARGUMENTS = inspect.signature(DistributedDataParallel).parameters

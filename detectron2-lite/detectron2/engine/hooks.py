@@ -16,7 +16,6 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler as TorchLRScheduler
 
-from detectron2._missing import missing_names
 from detectron2.checkpoint import Checkpointer
 from detectron2.checkpoint import PeriodicCheckpointer as PeriodicCheckpointerBase
 from detectron2.solver import LRMultiplier
@@ -34,8 +33,6 @@ __all__ = [
     "PeriodicCheckpointer",
     "PeriodicWriter",
 ]
-
-__getattr__ = missing_names(__name__, "AutogradProfiler PreciseBN TorchMemoryStats TorchProfiler")
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,5 @@
 """Running a model on a data set and measuring what it predicts."""
 
-from detectron2._missing import missing_names
-
 from .coco_evaluation import COCOEvaluator
 from .evaluator import DatasetEvaluator, DatasetEvaluators, inference_context, inference_on_dataset
 from .lvis_evaluation import LVISEvaluator
@@ -16,11 +14,3 @@ __all__ = [
     "inference_on_dataset",
     "print_csv_format",
 ]
-
-__getattr__ = missing_names(
-    __name__,
-    """
-    COCOPanopticEvaluator CityscapesInstanceEvaluator CityscapesSemSegEvaluator
-    PascalVOCDetectionEvaluator RotatedCOCOEvaluator SemSegEvaluator verify_results
-    """,
-)

@@ -4,10 +4,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from detectron2._missing import missing_names
-
-__getattr__ = missing_names(__name__, "verify_results")
-
 logger = logging.getLogger(__name__)
 
 

@@ -5,7 +5,6 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
     import fvcore.nn  # noqa: F401
 
-from detectron2._missing import missing_names
 from detectron2.layers.batch_norm import (
     CycleBatchNormList,
     FrozenBatchNorm2d,
@@ -57,11 +56,3 @@ __all__ = [
     "roi_align",
     "shapes_to_tensor",
 ]
-
-__getattr__ = missing_names(
-    __name__,
-    """
-    ASPP DeformConv ModulatedDeformConv ROIAlignRotated aspp batched_nms_rotated deform_conv
-    empty_input_loss_func_wrapper nms_rotated roi_align_rotated rotated_boxes
-    """,
-)

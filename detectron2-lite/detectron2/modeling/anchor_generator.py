@@ -48,7 +48,7 @@ class DefaultAnchorGenerator(nn.Module):
         self.offset = offset
         sizes = _per_level(sizes, len(self.strides), "sizes")
         aspect_ratios = _per_level(aspect_ratios, len(self.strides), "aspect_ratios")
-        self.cell_anchors = _BufferList(map(_cell_anchors, sizes, aspect_ratios))
+        self.cell_anchors = BufferList(map(_cell_anchors, sizes, aspect_ratios))
         self._cache: dict[tuple, list[Tensor]] = {}
 
     @property
@@ -126,7 +126,7 @@ def by_anchor(prediction: Tensor, dim: int) -> Tensor:
     return prediction.reshape(b, -1, dim)  # (B, HWA, dim)
 
 
-class _BufferList(nn.Module):
+class BufferList(nn.Module):
     """A list of tensors that follow the module's device but are not saved in checkpoints."""
 
     def __init__(self, tensors: Iterator[Tensor]):

@@ -85,7 +85,7 @@ class ROIPooler(nn.Module):
         )
         if not box_lists:
             return x[0].new_zeros((0, x[0].shape[1], *self.output_size))
-        rois = _with_image_index(box_lists)
+        rois = convert_boxes_to_pooler_format(box_lists)
         if len(x) == 1:
             return self.level_poolers[0](x[0], rois)
         levels = assign_boxes_to_levels(
@@ -140,7 +140,7 @@ def assign_boxes_to_levels(
     return torch.where(level.isnan(), -1, level).to(torch.int64)
 
 
-def _with_image_index(box_lists: list[Boxes]) -> Tensor:
+def convert_boxes_to_pooler_format(box_lists: list[Boxes]) -> Tensor:
     """(R, 5) rows: index of the image, then the box."""
     boxes = Boxes.cat(box_lists).tensor
     counts = torch.tensor([len(boxes_i) for boxes_i in box_lists])

@@ -1,3 +1,6 @@
+import torch
+import torch.nn.functional as F
+
 from detectron2.structures import Instances, ROIMasks
 
 
@@ -48,3 +51,23 @@ def detector_postprocess(
             ).tensor
         output.pred_masks = masks
     return output
+
+
+def sem_seg_postprocess(
+    result: torch.Tensor, img_size: tuple[int, int], output_height: int, output_width: int
+) -> torch.Tensor:
+    """Bring a semantic segmentation from the padded input to the size of the wanted output.
+
+    Args:
+        result: (C, H, W) scores of one image, padding included.
+        img_size: (height, width) of the image without padding.
+        output_height: height of the output in pixels.
+        output_width: width of the output in pixels.
+
+    Returns:
+        (C, output_height, output_width) scores, sampled bilinearly.
+    """
+    height, width = img_size
+    scores = result[None, :, :height, :width]
+    size = (output_height, output_width)
+    return F.interpolate(scores, size, mode="bilinear", align_corners=False)[0]

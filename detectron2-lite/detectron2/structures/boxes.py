@@ -254,7 +254,7 @@ def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
     if len(boxes1) > rows:
         chunks = [Boxes(chunk) for chunk in boxes1.tensor.split(rows)]
         return torch.cat([pairwise_iou(chunk, boxes2) for chunk in chunks])
-    inter = _pairwise_intersection(boxes1, boxes2)
+    inter = pairwise_intersection(boxes1, boxes2)
     union = boxes1.area()[:, None] + boxes2.area() - inter
     return torch.where(inter > 0, inter / union, 0.0)
 
@@ -269,12 +269,48 @@ def pairwise_ioa(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
     Returns:
         (N, M) in [0, 1]; exactly 0 for pairs without overlap.
     """
-    inter = _pairwise_intersection(boxes1, boxes2)
+    inter = pairwise_intersection(boxes1, boxes2)
     return torch.where(inter > 0, inter / boxes2.area(), 0.0)
 
 
-def _pairwise_intersection(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
-    """(N, M) areas of the overlaps."""
+def matched_pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
+    """Intersection over union of each box with the box at the same place of the other list.
+
+    Args:
+        boxes1: N boxes.
+        boxes2: N boxes.
+
+    Returns:
+        (N,) in [0, 1]; exactly 0 without overlap.
+
+    Raises:
+        AssertionError: if the lists differ in length.
+    """
+    assert len(boxes1) == len(boxes2), (
+        f"boxes are compared one by one, got {len(boxes1)} and {len(boxes2)}"
+    )
+    low = torch.maximum(boxes1.tensor[:, :2], boxes2.tensor[:, :2])  # (N, 2)
+    high = torch.minimum(boxes1.tensor[:, 2:], boxes2.tensor[:, 2:])
+    inter = (high - low).clamp(min=0).prod(dim=1)
+    return torch.where(inter > 0, inter / (boxes1.area() + boxes2.area() - inter), 0.0)
+
+
+def pairwise_point_box_distance(points: torch.Tensor, boxes: Boxes) -> torch.Tensor:
+    """Distances of points from the sides of boxes, negative where the point lies outside.
+
+    Args:
+        points: (N, 2), x then y.
+        boxes: M boxes.
+
+    Returns:
+        (N, M, 4): to the left, top, right and bottom side.
+    """
+    low, high = boxes.tensor.split(2, dim=1)  # each (M, 2)
+    return torch.cat([points[:, None] - low, high - points[:, None]], dim=2)
+
+
+def pairwise_intersection(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
+    """The area of the overlap of all pairs, (N, M) for N and M boxes."""
     # One (N, M) plane per coordinate: several times as fast on a CPU as pairs of coordinates.
     x0, y0, x1, y1 = boxes1.tensor.t()[:, :, None]  # each (N, 1)
     X0, Y0, X1, Y1 = boxes2.tensor.t().contiguous()  # each (M,)

@@ -207,7 +207,9 @@ class PolygonMasks:
 
         Overlaps count twice, holes are not subtracted.
         """
-        areas = [sum(map(_polygon_area, polygons)) for polygons in self.polygons]
+        areas = [
+            sum(polygon_area(p[0::2], p[1::2]) for p in polygons) for polygons in self.polygons
+        ]
         return torch.tensor(areas, dtype=torch.float64)
 
     def get_bounding_boxes(self) -> Boxes:
@@ -294,9 +296,25 @@ def _as_positions(item: Any, length: int) -> list[int]:
     )
 
 
-def _polygon_area(polygon: np.ndarray) -> float:
-    """Area by the shoelace formula."""
-    x, y = polygon[0::2], polygon[1::2]
+def rasterize_polygons_within_box(
+    polygons: Polygons, box: np.ndarray | torch.Tensor, mask_size: int
+) -> torch.Tensor:
+    """Rasterise the polygons of one instance, see `PolygonMasks.crop_and_resize`.
+
+    Args:
+        polygons: flat arrays x0, y0, x1, y1, ... in absolute pixels.
+        box: (4,) in absolute pixels.
+        mask_size: side S of the result.
+
+    Returns:
+        (S, S) bool.
+    """
+    boxes = torch.as_tensor(box, dtype=torch.float32)[None]
+    return PolygonMasks([list(polygons)]).crop_and_resize(boxes, mask_size)[0]
+
+
+def polygon_area(x: np.ndarray, y: np.ndarray) -> float:
+    """Area of the polygon with corners (x, y), each (n,), by the shoelace formula."""
     return 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
 
 

@@ -9,12 +9,9 @@ from fvcore.nn import parameter_count, parameter_count_table
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from detectron2._missing import missing_names
 from detectron2.structures import Instances
 
 __all__ = ["FlopCountAnalysis", "flop_count_operators", "parameter_count", "parameter_count_table"]
-
-__getattr__ = missing_names(__name__, "activation_count_operators find_unused_parameters")
 
 # Element-wise operations, which cost next to nothing beside products; those that only move data
 # fvcore leaves out by itself.

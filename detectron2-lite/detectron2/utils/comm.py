@@ -55,7 +55,12 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
             _local_group, _run_of_local_group = group, dist.group.WORLD
 
 
-def _require_local_group() -> dist.ProcessGroup:
+def get_local_process_group() -> dist.ProcessGroup:
+    """The processes of this machine.
+
+    Raises:
+        AssertionError: if `create_local_process_group` was not called.
+    """
     assert _run_of_local_group is dist.group.WORLD, (
         "the processes of this machine are not grouped yet; start the run with "
         "detectron2.engine.launch, or call comm.create_local_process_group first"
@@ -69,7 +74,7 @@ def get_local_rank() -> int:
     Raises:
         AssertionError: if there is a process group but `create_local_process_group` was not called.
     """
-    return dist.get_rank(group=_require_local_group()) if _is_distributed() else 0
+    return dist.get_rank(group=get_local_process_group()) if _is_distributed() else 0
 
 
 def get_local_size() -> int:
@@ -78,7 +83,7 @@ def get_local_size() -> int:
     Raises:
         AssertionError: if there is a process group but `create_local_process_group` was not called.
     """
-    return dist.get_world_size(group=_require_local_group()) if _is_distributed() else 1
+    return dist.get_world_size(group=get_local_process_group()) if _is_distributed() else 1
 
 
 def synchronize() -> None:

@@ -193,6 +193,22 @@ def log_first_n(
         logging.getLogger(name or module).log(level, msg, stacklevel=2)
 
 
+def log_every_n(level: int, msg: str, n: int = 1, *, name: str | None = None) -> None:
+    """Log a message at the first and then at every n-th time that this line is reached.
+
+    Args:
+        level: level of the record, e.g. `logging.INFO`.
+        msg: the message.
+        n: one record per this many calls.
+        name: logger; the caller's module by default.
+    """
+    module, line = _caller()
+    identity = (line, "every")  # counted apart from `log_first_n`
+    _log_counts[identity] += 1
+    if n == 1 or _log_counts[identity] % n == 1:
+        logging.getLogger(name or module).log(level, msg, stacklevel=2)
+
+
 def log_every_n_seconds(level: int, msg: str, n: float = 1, *, name: str | None = None) -> None:
     """Log a message unless this line logged less than `n` seconds ago.
 

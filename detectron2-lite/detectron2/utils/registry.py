@@ -5,6 +5,10 @@ import importlib
 from types import ModuleType
 from typing import Any
 
+from fvcore.common.registry import Registry
+
+__all__ = ["Registry", "locate"]
+
 
 def locate(name: str) -> Any:
     """Find the object that a dotted name such as "torch.nn.Linear" stands for.

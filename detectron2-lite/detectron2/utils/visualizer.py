@@ -11,7 +11,6 @@ import pycocotools.mask as mask_util
 import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFilter, ImageFont
 
-from detectron2._missing import missing_names
 from detectron2.structures import (
     BitMasks,
     Boxes,
@@ -24,8 +23,6 @@ from detectron2.structures import (
 from detectron2.structures.masks import compressed_rle
 
 __all__ = ["ColorMode", "VisImage", "Visualizer"]
-
-__getattr__ = missing_names(__name__, "GenericMask random_color")
 
 Color = str | Sequence[float]  # a name, "#rrggbb", or red, green and blue in [0, 1]
 

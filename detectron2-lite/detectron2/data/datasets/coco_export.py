@@ -47,13 +47,21 @@ def convert_to_coco_json(
             )
             return
         logger.info("Converting dataset %r to COCO format ...", dataset_name)
-        content = _coco_dict(dataset_name)
+        content = convert_to_coco_dict(dataset_name)
         logger.info("Writing COCO format annotations to %s ...", output_file)
         with atomic_write(output_file) as f:
             json.dump(content, f)
 
 
-def _coco_dict(dataset_name: str) -> dict[str, Any]:
+def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
+    """The content of the file that `convert_to_coco_json` writes.
+
+    Args:
+        dataset_name: see there.
+
+    Returns:
+        `info`, `images`, `categories`, `licenses`, and `annotations` where there are any.
+    """
     records = DatasetCatalog.get(dataset_name)
     metadata = MetadataCatalog.get(dataset_name)
     id_map = metadata.get("thing_dataset_id_to_contiguous_id")

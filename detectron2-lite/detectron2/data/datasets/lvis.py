@@ -11,7 +11,7 @@ from ..catalog import MetadataCatalog
 from .coco_file import index_by_image, is_polygon, own_entries, read_coco_file
 from .register import register_file
 
-__all__ = ["load_lvis_json", "read_lvis_file", "register_lvis_instances"]
+__all__ = ["load_lvis_json", "register_lvis_instances"]
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,15 @@ from fvcore.transforms.transform import (
     VFlipTransform,
 )
 
-from detectron2._missing import missing_names
-
-from .augmentation import AugInput, Augmentation, AugmentationList
+from .augmentation import (
+    AugInput,
+    Augmentation,
+    AugmentationList,
+    StandardAugInput,
+    TransformGen,
+    apply_augmentations,
+    apply_transform_gens,
+)
 from .augmentation_impl import (
     FixedSizeCrop,
     RandomApply,
@@ -58,15 +64,11 @@ __all__ = [
     "ResizeShortestEdge",
     "ResizeTransform",
     "ScaleTransform",
+    "StandardAugInput",
     "Transform",
+    "TransformGen",
     "TransformList",
     "VFlipTransform",
+    "apply_augmentations",
+    "apply_transform_gens",
 ]
-
-__getattr__ = missing_names(
-    __name__,
-    """
-    ColorTransform ExtentTransform MinIoURandomCrop PILColorTransform
-    RandomCrop_CategoryAreaConstraint RandomExtent RandomLighting RandomRotation RotationTransform
-    """,
-)

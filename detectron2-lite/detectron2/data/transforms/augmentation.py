@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 from fvcore.transforms.transform import Transform, TransformList
 
-__all__ = ["AugInput", "Augmentation", "AugmentationList"]
+__all__ = [
+    "AugInput",
+    "Augmentation",
+    "AugmentationList",
+    "StandardAugInput",
+    "TransformGen",
+    "apply_augmentations",
+    "apply_transform_gens",
+]
 
 
 class AugInput:
@@ -185,6 +193,32 @@ def as_augmentation(tfm_or_aug: Augmentation | Transform) -> Augmentation:
     raise TypeError(
         f"an augmentation must be an Augmentation or a Transform object, got {tfm_or_aug!r}"
     )
+
+
+def apply_augmentations(
+    augmentations: Sequence[Augmentation | Transform], inputs: AugInput | np.ndarray
+) -> tuple[AugInput | np.ndarray, TransformList]:
+    """Apply augmentations to an image, or to an image with its boxes and labels.
+
+    Args:
+        augmentations: applied in order.
+        inputs: (H, W) or (H, W, C) image, or an `AugInput`, which is changed in place.
+
+    Returns:
+        The augmented image, or `inputs` if that is an `AugInput`; and the transforms applied.
+
+    Raises:
+        AssertionError: if `inputs` is an array but not an image, see `AugInput`.
+    """
+    aug_input = AugInput(inputs) if isinstance(inputs, np.ndarray) else inputs
+    transforms = aug_input.apply_augmentations(augmentations)
+    return (aug_input.image if isinstance(inputs, np.ndarray) else aug_input), transforms
+
+
+# The names of Detectron2's first releases
+TransformGen = Augmentation
+StandardAugInput = AugInput
+apply_transform_gens = apply_augmentations
 
 
 def _names_of_inputs(aug: Augmentation) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from detectron2.layers import CNNBlockBase, Conv2d, get_norm
 from detectron2.modeling.backbone.backbone import Backbone
 
+ResNetBlockBase = CNNBlockBase
+
 # depth -> blocks per stage: He et al. 2015, table 1
 _BLOCKS_PER_STAGE = {
     18: [2, 2, 2, 2],

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from detectron2.modeling.anchor_generator import by_anchor
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.meta_arch.detector import Detector
 from detectron2.structures import ImageList, Instances
+
+permute_to_N_HWA_K = by_anchor
 
 
 class DenseDetector(Detector):

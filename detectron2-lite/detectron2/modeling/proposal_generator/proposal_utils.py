@@ -163,12 +163,15 @@ def add_ground_truth_to_proposals(
         f"need ground truth for every image, got {len(gt)} for {len(proposals)} images"
     )
     return [
-        _append_ground_truth(gt_i, proposals_i)
+        add_ground_truth_to_proposals_single_image(gt_i, proposals_i)
         for gt_i, proposals_i in zip(gt, proposals, strict=True)
     ]
 
 
-def _append_ground_truth(gt: Instances | Boxes, proposals: Instances) -> Instances:
+def add_ground_truth_to_proposals_single_image(
+    gt: Instances | Boxes, proposals: Instances
+) -> Instances:
+    """What `add_ground_truth_to_proposals` does, for one image."""
     fields = {} if isinstance(gt, Boxes) else gt.get_fields()
     boxes = gt if isinstance(gt, Boxes) else gt.gt_boxes
     logits = torch.full((len(boxes),), _GROUND_TRUTH_LOGIT, device=boxes.device)

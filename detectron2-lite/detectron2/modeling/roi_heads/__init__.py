@@ -1,6 +1,5 @@
 """Heads that work on regions of interest: class, box and mask of every proposal."""
 
-from detectron2._missing import missing_names
 from detectron2.modeling.roi_heads.box_head import FastRCNNConvFCHead
 from detectron2.modeling.roi_heads.cascade_rcnn import CascadeROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
@@ -21,13 +20,3 @@ __all__ = [
     "StandardROIHeads",
     "select_foreground_proposals",
 ]
-
-__getattr__ = missing_names(
-    __name__,
-    """
-    BaseKeypointRCNNHead KRCNNConvDeconvUpsampleHead ROI_BOX_HEAD_REGISTRY ROI_HEADS_REGISTRY
-    ROI_KEYPOINT_HEAD_REGISTRY ROI_MASK_HEAD_REGISTRY RROIHeads Res5ROIHeads
-    RotatedFastRCNNOutputLayers build_box_head build_keypoint_head build_mask_head build_roi_heads
-    keypoint_head rotated_fast_rcnn
-    """,
-)

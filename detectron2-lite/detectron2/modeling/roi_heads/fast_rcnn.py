@@ -41,20 +41,33 @@ def fast_rcnn_inference(
         detection among the finite rows.
     """
     detections = [
-        _inference_in_image(*image, score_thresh, nms_thresh, topk_per_image)
+        fast_rcnn_inference_single_image(*image, score_thresh, nms_thresh, topk_per_image)
         for image in zip(boxes, scores, image_shapes, strict=True)
     ]
     return [instances for instances, _ in detections], [rows for _, rows in detections]
 
 
-def _inference_in_image(
+def fast_rcnn_inference_single_image(
     boxes: torch.Tensor,
     scores: torch.Tensor,
     image_shape: tuple[int, int],
     score_thresh: float,
     nms_thresh: float,
-    topk: int,
+    topk_per_image: int,
 ) -> tuple[Instances, torch.Tensor]:
+    """What `fast_rcnn_inference` does, for one image.
+
+    Args:
+        boxes: (R, 4K) or (R, 4).
+        scores: (R, K + 1).
+        image_shape: (height, width).
+        score_thresh: see there.
+        nms_thresh: see there.
+        topk_per_image: see there.
+
+    Returns:
+        The detections, and the row of each among the finite rows.
+    """
     boxes, scores = _drop_not_finite(boxes, scores)
     scores = scores[:, :-1]  # without background
     clipped = Boxes(boxes.reshape(-1, 4))
@@ -65,8 +78,8 @@ def _inference_in_image(
     boxes = _of_class(boxes, rows, classes)
     scores = scores[rows, classes]
     keep = batched_nms(boxes, scores, classes, nms_thresh)
-    if topk >= 0:
-        keep = keep[:topk]
+    if topk_per_image >= 0:
+        keep = keep[:topk_per_image]
     detections = Instances(
         image_shape, pred_boxes=Boxes(boxes[keep]), scores=scores[keep], pred_classes=classes[keep]
     )

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager, atomic_write
 
-__all__ = ["Checkpointer", "DetectionCheckpointer", "PeriodicCheckpointer"]
+__all__ = ["DetectionCheckpointer"]
 
 UNSAFE_LOAD_VARIABLE = "DETECTRON2_ALLOW_UNSAFE_LOAD"
 
