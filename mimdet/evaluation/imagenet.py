@@ -34,11 +34,20 @@ class ImageNetEvaluator(DatasetEvaluator):
         self._images += len(inputs)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """``{"accuracy": {"top1": ..., "top5": ...}}`` on the main process, None on the others."""
-        counts = comm.gather((self._images, *self._hits))
+        """``{"accuracy": {"top1": ..., "top5": ...}}`` on the main process, None on the others.
+
+        Raises:
+            ValueError: on all processes, if none of them saw an image.
+        """
+        counts = comm.all_gather((self._images, *self._hits))
+        images, *hits = (sum(column) for column in zip(*counts, strict=True))
+        if not images:
+            raise ValueError(
+                "an accuracy needs at least one image, and the test loader gave none; point "
+                "dataloader.test.dataset (or imagenet.root) at images"
+            )
         if not comm.is_main_process():
             return None
-        images, *hits = (sum(column) for column in zip(*counts, strict=True))
         return {
             "accuracy": OrderedDict(
                 (f"top{k}", 100 * count / images) for k, count in zip(_TOP, hits, strict=True)

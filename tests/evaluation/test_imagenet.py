@@ -10,6 +10,7 @@ from toy_runs import started, train_net
 
 from detectron2.config import instantiate
 from detectron2.evaluation import inference_on_dataset
+from detectron2.utils import comm
 from mimdet.evaluation.imagenet import ImageNetEvaluator
 
 CONFIG = path_of("finetune_cmt_toy")
@@ -43,6 +44,20 @@ def test_reset_forgets_what_was_counted():
         evaluator.reset()
         evaluator.process([{"label": label}], [{"logits": torch.tensor([1.0, 0])}])
     assert evaluator.evaluate()["accuracy"]["top1"] == 0
+
+
+@pytest.mark.parametrize("main_process", [True, False])
+def test_an_evaluation_without_images_is_refused_on_every_process(monkeypatch, main_process):
+    monkeypatch.setattr(comm, "is_main_process", lambda: main_process)
+    message = "needs at least one image, and the test loader gave none; point dataloader"
+    with pytest.raises(ValueError, match=message):
+        inference_on_dataset(torch.nn.Identity(), [], ImageNetEvaluator())
+
+
+def test_a_process_without_images_counts_for_nothing(monkeypatch):
+    of_another_process = (4, 1, 2)  # images, hits among the best one and five
+    monkeypatch.setattr(comm, "all_gather", lambda counts: [counts, of_another_process])
+    assert accuracy([], []) == {"top1": 25.0, "top5": 50.0}
 
 
 def test_two_processes_count_every_image_once_as_one_does(tmp_path):
