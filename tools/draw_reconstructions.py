@@ -16,7 +16,7 @@ from detectron2.config import LazyConfig, instantiate
 from mimdet.analysis.reconstruction import draw_reconstructions
 from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.config import apply_overrides
-from mimdet.data.imagenet import load_images, read_image
+from mimdet.data.imagenet.sources import load_images, read_image
 
 
 def main(argv: list[str] | None = None) -> None:

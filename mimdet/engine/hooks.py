@@ -23,8 +23,8 @@ class RepeatableRandomness(HookBase):
 
     A run that resumes draws what it would have drawn without the interruption: masks, samples and
     dropped paths, because the global generators are seeded before each iteration; and batches, as
-    far as the loader can start later (`set_start`) and depends on its `seed` alone, as
-    `mimdet.data.imagenet.ImageTrainLoader` does. So there is no generator's state to be saved.
+    far as the loader can start later (`set_start`) and depends on its `seed` alone, as the
+    `ImageTrainLoader` of `mimdet.data.imagenet` does. So there is no generator's state to be saved.
 
     Args:
         data_loader: of the training.

@@ -1,0 +1,177 @@
+"""Images for pretraining and classification: folders, lists, the built-in set.
+
+An image is a record ``{"file_name": ...}``, with a ``"label"`` where there are classes.
+"""
+
+import functools
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from mimdet.data.toy import CLASSES, make_labelled_image
+
+logger = logging.getLogger(__name__)
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
+_SYNTHETIC = "synthetic:"
+
+
+def load_images(source: str | os.PathLike) -> list[dict[str, Any]]:
+    """List images whose classes do not matter.
+
+    Args:
+        source: one of
+
+            * a folder with images at any depth, such as COCO's ``train2017``;
+            * the root of ImageNet, of which ``train/`` is taken;
+            * a text file with one path per line, relative ones from the folder of the file;
+            * ``synthetic:N``, N generated pictures that need no file.
+
+    Returns:
+        Records with `file_name`, in an order that depends on the names only.
+
+    Raises:
+        FileNotFoundError: if there is no such source, or the text file names missing images.
+        ValueError: if there is no image in it.
+    """
+    source = str(source)
+    if source.startswith(_SYNTHETIC):
+        records = _synthetic_records(source, "train")
+    elif os.path.isdir(source):
+        train = os.path.join(source, "train")
+        names = _images_below(train if os.path.isdir(train) else source)
+        records = [{"file_name": name} for name in names]
+    elif os.path.isfile(source):
+        records = [{"file_name": name} for name in _listed_images(source)]
+    else:
+        raise FileNotFoundError(
+            f"images must come from a folder, a text file of paths or {_SYNTHETIC}N, and "
+            f"{source!r} is none of them (dataloader.train.dataset.source)"
+        )
+    return _logged(records, source)
+
+
+def load_labelled_images(root: str | os.PathLike, split: str) -> list[dict[str, Any]]:
+    """List the images of a split in which every class has a folder, as in ImageNet.
+
+    Args:
+        root: folder with ``<split>/<class>/...``, or ``synthetic:N`` for N generated pictures of
+            four shapes.
+        split: "train", "val", ...
+
+    Returns:
+        Records with `file_name` and `label`, the place of the class among the sorted names of the
+        classes in ``train/`` (of `split`, where there is no ``train/``).
+
+    Raises:
+        FileNotFoundError: if there is no folder for the split.
+        ValueError: if there are no classes or no images, or the split has a class that
+            ``train/`` lacks.
+    """
+    root = str(root)
+    if root.startswith(_SYNTHETIC):
+        return _logged(_synthetic_records(root, split), f"{root} ({split})")
+    folder, train = Path(root) / split, Path(root) / "train"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"a labelled split must be a folder of class folders, and there is no {folder} "
+            "(dataloader.*.dataset.root)"
+        )
+    names = _class_names(train if train.is_dir() else folder)
+    unknown = sorted(set(_class_names(folder)) - set(names))
+    if unknown:
+        raise ValueError(
+            f"the classes of {folder} must be among those of {train}, which lacks {unknown[:5]}"
+        )
+    records = [
+        {"file_name": file_name, "label": label}
+        for label, name in enumerate(names)
+        if (folder / name).is_dir()
+        for file_name in _images_below(str(folder / name), may_be_empty=True)
+    ]
+    if not records:
+        raise ValueError(f"no class folder of {folder} holds an image ({', '.join(_SUFFIXES)})")
+    return _logged(records, str(folder))
+
+
+def _class_names(folder: Path) -> list[str]:
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    if not names:
+        raise ValueError(
+            f"{folder} must hold one folder per class, and it holds no folder; images without "
+            "classes can only be used for pretraining (mimdet.data.imagenet.sources.load_images)"
+        )
+    return names
+
+
+def _images_below(folder: str, may_be_empty: bool = False) -> list[str]:
+    found = [
+        os.path.join(parent, name)
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if name.lower().endswith(_SUFFIXES)
+    ]
+    if not (found or may_be_empty):
+        raise ValueError(
+            f"{folder} must hold images ({', '.join(_SUFFIXES)}) at any depth, and there is none "
+            "(dataloader.train.dataset.source)"
+        )
+    return sorted(found)
+
+
+def _listed_images(path: str) -> list[str]:
+    lines = (line.strip() for line in Path(path).read_text().splitlines())
+    names = [os.path.join(os.path.dirname(path), line) for line in lines if line]
+    if not names:
+        raise ValueError(f"{path} must name one image per line, and it names none")
+    missing = [name for name in names if not os.path.isfile(name)]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of the {len(names)} images that {path} names do not exist: "
+            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}; relative paths start "
+            "in the folder of that file"
+        )
+    return names
+
+
+def _synthetic_records(source: str, split: str) -> list[dict[str, Any]]:
+    number = source[len(_SYNTHETIC) :]
+    if not number.isdecimal() or int(number) == 0:
+        raise ValueError(
+            f"generated images must be {_SYNTHETIC}N with N at least 1, got {source!r}"
+        )
+    return [
+        {"file_name": f"{_SYNTHETIC}{split}:{index}", "label": index % len(CLASSES)}
+        for index in range(int(number))
+    ]
+
+
+def _logged(records: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:
+    first = ", ".join(record["file_name"] for record in records[:3])
+    logger.info(f"{len(records)} images in {source}: {first}, ...")
+    return records
+
+
+def read_image(file_name: str) -> Image.Image:
+    """Read an image file, or generate a picture of the built-in set, as RGB.
+
+    Raises:
+        OSError: if the file cannot be read, whatever the decoder says about it.
+    """
+    if file_name.startswith(_SYNTHETIC):
+        return _generated(file_name)
+    try:
+        with Image.open(file_name) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        raise OSError(f"{file_name} cannot be read as an image ({type(e).__name__}: {e})") from e
+
+
+@functools.lru_cache(maxsize=2048)  # drawing takes longer than a toy network; 50 KB each
+def _generated(file_name: str) -> Image.Image:
+    split, index = file_name[len(_SYNTHETIC) :].split(":")
+    seed = [int.from_bytes(split.encode()), int(index)]
+    return Image.fromarray(make_labelled_image(seed, int(index) % len(CLASSES)))
