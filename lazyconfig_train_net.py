@@ -32,6 +32,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from mimdet.checkpoint.start import load_pretrained
 from mimdet.checkpoint.strict import StrictCheckpointer
+from mimdet.command_line import overrides_last
 from mimdet.config import apply_overrides
 from mimdet.engine.hooks import EMA, GradientClipping, RepeatableRandomness, Throughput
 from mimdet.engine.trainer import build_trainer
@@ -172,7 +173,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--node_rank", type=int, help="the same as --machine-rank")
     parser.add_argument("--master_addr", help="address of machine 0; needs --master_port")
     parser.add_argument("--master_port", type=int, help="a free port of machine 0")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(overrides_last(sys.argv[1:] if argv is None else argv))
     if (args.master_addr is None) != (args.master_port is None):
         parser.error("--master_addr and --master_port must be given together")
     if args.master_addr is not None:
@@ -191,7 +192,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    arguments = parse_args(sys.argv[1:])
+    arguments = parse_args()
     launch(
         main,
         arguments.num_gpus,

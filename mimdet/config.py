@@ -1,12 +1,25 @@
 """Command-line overrides that must name keys which the config has."""
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detectron2.config import LazyConfig
+
+
+def load_config(path: str, overrides: list[str]) -> DictConfig:
+    """Load a config file and apply `overrides` as `apply_overrides` does.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        KeyError, ValueError: see `apply_overrides`.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"a config file must be given, and {path!r} is none")
+    return apply_overrides(LazyConfig.load(path), overrides)
 
 
 def apply_overrides(cfg: DictConfig, overrides: list[str]) -> DictConfig:

@@ -15,7 +15,7 @@ _BELOW_ANALYSIS = {
     f"mimdet.{part}"
     for part in (
         *("layers", "modeling", "pretraining", "checkpoint", "solver", "data", "evaluation"),
-        "config",
+        *("config", "command_line"),
     )
 }
 
@@ -39,6 +39,7 @@ ALLOWED = {
     | {"detectron2", "omegaconf", "PIL", "torchvision"},
     "mimdet.report": set(),  # a report can be made where nothing is installed
     "mimdet.config": {"detectron2.config", "omegaconf", "hydra"},
+    "mimdet.command_line": {"omegaconf"},
     "configs": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf"},
     "tools": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf", "torchvision", "PIL"},
     "lazyconfig_train_net": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf"},

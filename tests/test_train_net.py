@@ -225,10 +225,10 @@ def test_master_address_and_port_come_together(capsys, half):
     assert error_of(capsys, *half).endswith(message)
 
 
-def test_an_option_after_the_first_override_is_refused(capsys):
-    assert error_of(capsys, "train.max_iter=3", "--resume").endswith(
-        "--resume comes after the override 'train.max_iter=3'; put all flags before the overrides"
-    )
+def test_flags_are_taken_before_and_after_overrides():
+    args = parse("train.max_iter=3", "--resume", "+train.note=mine", "--num-gpus", "2")
+    assert args.resume and args.num_gpus == 2
+    assert args.opts == ["train.max_iter=3", "+train.note=mine"]
 
 
 def config_of(*argv: str):

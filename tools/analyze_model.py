@@ -5,10 +5,6 @@ python tools/analyze_model.py configs/mpvit/mask_rcnn_mpvit_tiny_1x.py
 python tools/analyze_model.py CONFIG --size 1024 1024 --depth 3 model.backbone.bottom_up.norm=BN
 """
 
-import argparse
-
-import mimdet  # noqa: F401  (first: it says what to do without Detectron2)
-from detectron2.config import LazyConfig
 from mimdet.analysis.model_statistics import (
     NUM_DETECTIONS,
     NUM_PROPOSALS,
@@ -16,28 +12,25 @@ from mimdet.analysis.model_statistics import (
     ModelStatistics,
     model_statistics,
 )
-from mimdet.config import apply_overrides
+from mimdet.command_line import add_overrides, mistakes_in_one_line, tool_parser
+from mimdet.config import load_config
 
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line, count and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     parser.add_argument("config", help="config file")
     parser.add_argument(
         "--size", nargs=2, type=int, default=(800, 1280), metavar=("HEIGHT", "WIDTH")
     )
     parser.add_argument("--depth", type=int, default=2, help="levels of modules that are listed")
-    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
+    add_overrides(parser)
     args = parser.parse_intermixed_args(argv)
     if min(args.size) < 1:
         parser.error(f"--size must be two positive numbers, got {args.size}")
-    try:
-        cfg = apply_overrides(LazyConfig.load(args.config), args.opts)
+    with mistakes_in_one_line(parser):
+        cfg = load_config(args.config, args.opts)
         statistics = model_statistics(cfg.model, tuple(args.size))
-    except (FileNotFoundError, KeyError, ValueError, NotImplementedError) as e:
-        parser.error(e.args[0] if isinstance(e, KeyError) else str(e))
     print_report(statistics, args.depth)
 
 

@@ -4,29 +4,24 @@
 python tools/check_dataset.py mine/train.json mine/images
 """
 
-import argparse
-
+from mimdet.command_line import mistakes_in_one_line, tool_parser
 from mimdet.data.checks import check_coco_dataset
 
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line, check and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     parser.add_argument("json_file", help="annotations")
     parser.add_argument("image_root", help="folder of the images")
     parser.add_argument(
         "--no-decode", action="store_true", help="only look whether the images exist; fast"
     )
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     count = 0
-    try:
+    with mistakes_in_one_line(parser):
         for problem in check_coco_dataset(args.json_file, args.image_root, not args.no_decode):
             print(problem)
             count += 1
-    except FileNotFoundError as e:
-        parser.error(f"{args.json_file} must be an annotation file: {e}")
     print(f"{args.json_file}: {count} problems")
     if count:
         raise SystemExit(1)

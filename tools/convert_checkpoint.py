@@ -10,17 +10,14 @@ Where a file differs from what is expected, rename first, by regular expressions
     python tools/convert_checkpoint.py THEIRS.pth OURS.pth --rename '^encoder\.' backbone.
 """
 
-import argparse
-
 from mimdet.checkpoint.convert import SOURCES
 from mimdet.checkpoint.convert_file import NATIVE, convert_file
+from mimdet.command_line import mistakes_in_one_line, tool_parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line, convert and say what was done."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     names = [source.name for source in SOURCES]
     back = [source.name for source in SOURCES if source.from_native]
     parser.add_argument("input", help="checkpoint to read")
@@ -47,8 +44,8 @@ def main(argv: list[str] | None = None) -> None:
         help="leave these names out, after renaming ('head.*'); may be repeated",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    args = parser.parse_args(argv)
-    try:
+    args = parser.parse_intermixed_args(argv)
+    with mistakes_in_one_line(parser):
         report = convert_file(
             args.input,
             args.output,
@@ -58,8 +55,6 @@ def main(argv: list[str] | None = None) -> None:
             drop=args.drop,
             overwrite=args.overwrite,
         )
-    except (ValueError, OSError) as e:
-        parser.error(str(e))
     print(report)
 
 

@@ -10,7 +10,6 @@ detector with the same budget from that file and from scratch.
 Interrupted, it goes on where it was; remove the folder to start anew.
 """
 
-import argparse
 import json
 import re
 import shlex
@@ -18,6 +17,8 @@ import subprocess
 import sys
 from collections import deque
 from pathlib import Path
+
+from mimdet.command_line import add_overrides, tool_parser
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIG = "configs/toy/mimdet_mask_rcnn_fpn_sr_0p5_toy.py"
@@ -39,9 +40,7 @@ _COLOR_CODE = re.compile(r"\x1b\[[0-9;]*m")
 
 def main(argv: list[str] | None = None) -> None:
     """Run the steps one after the other and print what came out."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     parser.add_argument("--output", default="output/demo", help="folder for everything it makes")
     parser.add_argument("--pretrain", action="store_true", help="compare starts of the detector")
     parser.add_argument(
@@ -51,8 +50,8 @@ def main(argv: list[str] | None = None) -> None:
         metavar="key=value",
         help="override of the pretraining's config; may be repeated",
     )
-    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
-    args = parser.parse_args(argv)
+    add_overrides(parser)
+    args = parser.parse_intermixed_args(argv)
     # The steps run in the repository, from which relative paths would lead elsewhere.
     output = Path(args.output) if Path.cwd() == REPOSITORY else Path(args.output).resolve()
     if args.pretrain:

@@ -4,26 +4,21 @@
 python tools/make_toy_dataset.py output/toy --num-train 600 --num-val 100 --seed 0
 """
 
-import argparse
-
+from mimdet.command_line import mistakes_in_one_line, tool_parser
 from mimdet.data.toy import ToyDataset, make_toy_dataset
 
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and write the dataset."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     parser.add_argument("root", help="folder to make")
     parser.add_argument("--num-train", type=int, default=ToyDataset.num_train)
     parser.add_argument("--num-val", type=int, default=ToyDataset.num_val)
     parser.add_argument("--seed", type=int, default=ToyDataset.seed)
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     spec = ToyDataset(args.num_train, args.num_val, args.seed)
-    try:
+    with mistakes_in_one_line(parser):
         written = make_toy_dataset(args.root, spec)
-    except (ValueError, FileExistsError) as e:
-        parser.error(str(e))
     print(f"{args.root}: {spec} {'written' if written else 'is already there'}")
 
 

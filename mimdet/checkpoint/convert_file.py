@@ -62,9 +62,6 @@ def convert_file(
 
 
 def _check_output(path: str, output: str, overwrite: bool) -> None:
-    folder = os.path.dirname(os.path.abspath(output))
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"there is no folder {folder} for {output}; make it first")
     if os.path.exists(output) and (not overwrite or os.path.samefile(path, output)):
         raise FileExistsError(
             f"{output} must not exist, or be another file than {path} and --overwrite be given"

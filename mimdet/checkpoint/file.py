@@ -74,10 +74,15 @@ def read_tensors(path: str, given_by: str) -> dict[str, Tensor]:
 
 
 def write_checkpoint(content: dict, output: str) -> None:
-    """Save to a file beside `output` that takes its place when it is complete."""
-    handle, temporary = tempfile.mkstemp(
-        dir=os.path.dirname(os.path.abspath(output)), prefix=".", suffix=".part"
-    )
+    """Save to a file beside `output` that takes its place when it is complete.
+
+    Raises:
+        FileNotFoundError: if the folder of `output` does not exist.
+    """
+    folder = os.path.dirname(os.path.abspath(output))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"there is no folder {folder} for {output}; make it first")
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             torch.save(content, file)

@@ -31,8 +31,12 @@ def check_coco_dataset(
         One line per problem, which names the entry and, where it has one, the file.
 
     Raises:
-        FileNotFoundError: if `json_file` does not exist.
+        FileNotFoundError: if `json_file` or `image_root` does not exist.
     """
+    if not os.path.isfile(json_file):
+        raise FileNotFoundError(f"{json_file} must be an annotation file, and there is none")
+    if not os.path.isdir(image_root):
+        raise FileNotFoundError(f"{image_root} must be the folder of the images, and there is none")
     try:
         content = json.loads(Path(json_file).read_text(encoding="utf-8"))
     except ValueError as e:

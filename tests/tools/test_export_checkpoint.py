@@ -44,7 +44,9 @@ def test_a_command_that_would_write_nothing_is_refused(checkpoint, capsys):
 
 def test_a_missing_file_is_refused(tmp_path, capsys):
     path = tmp_path / "none.pth"
-    assert f"{path}: " in error_of(capsys, path, "--full", tmp_path / "full.pth")
+    assert f"there is no checkpoint {path}" in error_of(
+        capsys, path, "--full", tmp_path / "full.pth"
+    )
 
 
 def test_a_file_that_is_no_checkpoint_is_refused_and_nothing_is_written(tmp_path, capsys):

@@ -1,0 +1,52 @@
+"""What the command lines of all scripts have in common.
+
+Here, because it must hold with either provider of `detectron2`, and because the scripts themselves
+are imported by nothing.
+"""
+
+import argparse
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+
+from omegaconf.errors import OmegaConfBaseException
+
+# What arguments, configs and files can cause. Any other exception is a fault of the code, and its
+# traceback is wanted.
+_MISTAKES = (OSError, ImportError, KeyError, ValueError, NotImplementedError)
+
+_OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w.]*=")
+
+
+def tool_parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser whose help is the docstring of the tool, examples included.
+
+    Parse with `parse_intermixed_args`, so that overrides may stand before and after flags.
+    """
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Let `parser` take overrides of a config, `args.opts`."""
+    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
+
+
+@contextlib.contextmanager
+def mistakes_in_one_line(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """End the program with exit code 2 and one line on an error that its user can mend."""
+    try:
+        yield
+    except (*_MISTAKES, OmegaConfBaseException) as e:
+        # str() of a KeyError is the repr of its message
+        message = str(e.args[0]) if isinstance(e, KeyError) and len(e.args) == 1 else str(e)
+        parser.exit(2, f"{parser.prog}: error: {' '.join(message.split()) or repr(e)}\n")
+
+
+def overrides_last(arguments: Sequence[str]) -> list[str]:
+    """Put `key=value` behind all other words; the order of words of a kind stays.
+
+    Detectron2's parser takes everything from the first override on for overrides, flags included.
+    """
+    return sorted(arguments, key=lambda word: _OVERRIDE.match(word) is not None)
