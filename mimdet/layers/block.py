@@ -44,7 +44,7 @@ class Block(nn.Module):
         self.attn = Attention(dim, num_heads, qkv_bias) if attn is None else attn
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, hidden_features=int(dim * mlp_ratio), act_layer=act_layer)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ..., C) -> (B, ..., C); (B, L, C) with the default attention."""
@@ -55,6 +55,19 @@ class Block(nn.Module):
 def mae_layer_norm(dim: int) -> nn.LayerNorm:
     """LayerNorm as MAE pretrains with it: eps 1e-6 instead of torch's 1e-5."""
     return nn.LayerNorm(dim, eps=1e-6)
+
+
+def drop_path_rates(rate: float, depth: int) -> list[float]:
+    """The probabilities with which the blocks of a stack are dropped, in their order.
+
+    Args:
+        rate: that of the last block; it grows linearly from 0 at the first.
+        depth: number of blocks. A single one is never dropped.
+
+    Reference:
+        Huang et al. 2016, arXiv 1603.09382, section 3 ("linear decay"), where it starts above 0.
+    """
+    return [rate * i / max(depth - 1, 1) for i in range(depth)]
 
 
 def run(module: Callable[[Tensor], Tensor], x: Tensor, checkpointing: bool) -> Tensor:
@@ -90,20 +103,3 @@ def run_all(blocks: Iterable[nn.Module], x: Tensor, checkpointing: bool) -> Tens
     for block in blocks:
         x = run(block, x, checkpointing)
     return x
-
-
-def init_transformer_weights(module: nn.Module) -> None:
-    """Initialise a Linear or LayerNorm the way MAE does; for ``Module.apply``.
-
-    Linear: Xavier uniform weights, zero bias. LayerNorm: one and zero. Others are left alone.
-
-    Reference:
-        He et al. 2021, arXiv 2111.06377, appendix A.1.
-    """
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.LayerNorm):
-        nn.init.ones_(module.weight)
-        nn.init.zeros_(module.bias)

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mimdet.layers.block import Block, init_transformer_weights
+from mimdet.layers.block import Block
+from mimdet.layers.init import init_transformer_weights
+from mimdet.layers.layout import map_to_tokens
 from mimdet.pretraining.mae import stack_images
 from mimdet.pretraining.masking import draw_noise, enlarge, num_kept, random_masking
 
@@ -173,7 +175,7 @@ class FastMIM(nn.Module):
         features = self.encoder(images)
         if isinstance(features, Tensor):
             return features
-        return list(features.values())[-1].flatten(2).transpose(1, 2)
+        return map_to_tokens(list(features.values())[-1])
 
     def _as_target(self, prediction: Tensor) -> Tensor:
         """(B, L, T * u * u), channels first in a token -> (B, T, h, w) over the target's cells."""

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
-from mimdet.layers.block import Block, init_transformer_weights, mae_layer_norm, run_all
+from mimdet.layers.block import Block, mae_layer_norm, run_all
+from mimdet.layers.init import init_transformer_weights
+from mimdet.layers.layout import map_to_tokens, token_index, tokens_to_map
 from mimdet.layers.pos_embed import get_2d_sincos_pos_embed
 from mimdet.pretraining.masking import Masking, draw_noise, enlarge, num_kept, random_masking
 from mimdet.pretraining.targets import PixelTarget, patch_statistics, patchify, unpatchify
@@ -63,8 +66,7 @@ class ViTEncoder(nn.Module):
         self.patch_size = patch_size
         self.grid_size = (img_size // patch_size, img_size // patch_size)
         self.checkpointing = checkpointing
-        self.patch_embed = nn.Module()  # a level of its own, for MAE's parameter names
-        self.patch_embed.proj = nn.Conv2d(3, embed_dim, patch_size, stride=patch_size)
+        self.patch_embed = PatchEmbed(img_size, patch_size, embed_dim=embed_dim)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.pos_embed = self._frozen_table(embed_dim)
         self.blocks = nn.ModuleList(
@@ -91,8 +93,7 @@ class ViTEncoder(nn.Module):
                 f"{images.shape[-2]}x{images.shape[-1]}; make the size of the crops the same "
                 "(dataloader.train.mapper.transform.input_size)"
             )
-        tokens = self.patch_embed.proj(images).flatten(2).transpose(1, 2)  # (B, L, C)
-        return tokens + self.pos_embed[:, 1:]
+        return self.patch_embed(images) + self.pos_embed[:, 1:]
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Any share of an image's tokens (B, K, C) -> (B, 1 + K, C), the class token first."""
@@ -197,7 +198,7 @@ class MAE(ViTEncoder):
         if noise is None:
             noise = draw_noise(*tokens.shape[:2], tokens.device)
         masking = random_masking(noise, self.mask_ratio)
-        visible = tokens.gather(1, masking.ids_keep[:, :, None].expand(-1, -1, tokens.shape[2]))
+        visible = tokens.gather(1, token_index(masking.ids_keep, tokens.shape[2]))
         latent = self.encode(visible)
         return MAEOutput(latent, self._decode(latent, masking.ids_restore), masking)
 
@@ -207,7 +208,7 @@ class MAE(ViTEncoder):
         num_removed = ids_restore.shape[1] - visible.shape[1]
         filling = self.mask_token.to(visible.dtype).expand(len(visible), num_removed, -1)
         tokens = torch.cat([visible, filling], dim=1)
-        tokens = tokens.gather(1, ids_restore[:, :, None].expand(-1, -1, tokens.shape[2]))
+        tokens = tokens.gather(1, token_index(ids_restore, tokens.shape[2]))
         tokens = torch.cat([cls_token, tokens], dim=1) + self.decoder_pos_embed
         tokens = self.decoder_norm(run_all(self.decoder_blocks, tokens, self.checkpointing))
         return self.decoder_pred(tokens)[:, 1:]
@@ -215,7 +216,7 @@ class MAE(ViTEncoder):
     def loss(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         """Mean squared error over the removed patches; `noise` as in `predict`."""
         output = self.predict(images, noise)
-        target = self.target(images).flatten(2).transpose(1, 2)  # (B, L, P)
+        target = map_to_tokens(self.target(images))  # (B, L, P)
         error = (output.prediction.float() - target).square().mean(dim=2)  # (B, L)
         return error[output.masking.removed].mean()
 
@@ -235,7 +236,7 @@ class MAE(ViTEncoder):
             where they are.
         """
         output = self.predict(images, noise)
-        cells = output.prediction.float().transpose(1, 2).unflatten(2, self.grid_size)
+        cells = tokens_to_map(output.prediction.float(), self.grid_size)
         if self.target.normalize:
             mean, std = patch_statistics(patchify(images, self.patch_size))
             cells = cells * std + mean

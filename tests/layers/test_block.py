@@ -1,4 +1,4 @@
-"""The transformer block against timm's, and how stacks of blocks are run and initialised."""
+"""The transformer block against timm's, and how stacks of blocks are run."""
 
 import functools
 
@@ -7,7 +7,7 @@ import torch
 from timm.models.vision_transformer import Block as TimmBlock
 from torch import nn
 
-from mimdet.layers.block import Block, init_transformer_weights, run, run_all
+from mimdet.layers.block import Block, drop_path_rates, run, run_all
 
 DIM, HEADS = 16, 4
 
@@ -120,20 +120,6 @@ def test_recomputing_counts_a_batch_once_in_the_running_statistics(wrap):
         assert torch.equal(states[1][name], value), name
 
 
-def test_initialisation_is_xavier_for_linear_and_identity_for_layer_norm():
-    torch.manual_seed(0)
-    linear, norm = nn.Linear(100, 50), nn.LayerNorm(4)
-    nn.init.normal_(norm.weight)
-    nn.init.normal_(norm.bias)
-    nn.Sequential(linear, nn.Linear(3, 3, bias=False), norm).apply(init_transformer_weights)
-    bound = (6 / (100 + 50)) ** 0.5  # Xavier: uniform in +- sqrt(6 / (fan in + fan out))
-    assert 0.99 * bound < linear.weight.abs().max() <= bound
-    assert not linear.bias.any()
-    assert norm.weight.tolist() == [1] * 4 and norm.bias.tolist() == [0] * 4
-
-
-def test_initialisation_leaves_other_modules_alone():
-    convolution = nn.Conv2d(3, 4, 3)
-    before = [p.clone() for p in convolution.parameters()]
-    convolution.apply(init_transformer_weights)
-    assert all(torch.equal(a, b) for a, b in zip(before, convolution.parameters(), strict=True))
+def test_drop_path_rates_grow_linearly_from_zero_to_the_rate():
+    assert drop_path_rates(0.3, 4) == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert drop_path_rates(0.3, 1) == [0]

@@ -13,14 +13,15 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from timm.layers import lecun_normal_, trunc_normal_tf_
+from timm.layers import PatchEmbed, lecun_normal_, trunc_normal_tf_
 from torch import Tensor, nn
 
 from detectron2.modeling import Backbone
 from detectron2.structures import ImageList
 from mimdet.layers.attention import Attention
 from mimdet.layers.biased_attention import TableBias, attend_with_bias, look_up
-from mimdet.layers.block import Block, mae_layer_norm, run
+from mimdet.layers.block import Block, drop_path_rates, mae_layer_norm, run
+from mimdet.layers.layout import tokens_to_map
 from mimdet.layers.pos_embed import get_2d_sincos_pos_embed
 from mimdet.layers.window import window_partition, window_unpartition
 
@@ -201,13 +202,12 @@ class BenchmarkingViTDet(Backbone):
         self.grid_size = tuple(side // patch_size for side in self.img_size)
         self._check_sizes(patch_size, window_size, depth)
         self.window_size = window_size
-        self.with_cp = with_cp
+        self.checkpointing = with_cp
         self.pretrained = pretrained
         # What `load_pretrained` leaves as it is, even though the file has it.
         self.pretrained_ignores = ("pos_embed",) if sincos_pos_embed or zero_pos_embed else ()
 
-        self.patch_embed = nn.Module()
-        self.patch_embed.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size)
+        self.patch_embed = PatchEmbed(self.img_size, patch_size, in_chans, embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, math.prod(self.grid_size), embed_dim))
         self.blocks = nn.ModuleList(
             BiasedBlock(
@@ -215,10 +215,10 @@ class BenchmarkingViTDet(Backbone):
                 BiasedAttention(embed_dim, num_heads, qkv_bias, beit_qkv_bias),
                 init_values,
                 mlp_ratio=mlp_ratio,
-                drop_path=drop_path_rate * i / max(depth - 1, 1),
+                drop_path=drop_path,
                 norm_layer=norm_layer,
             )
-            for i in range(depth)
+            for drop_path in drop_path_rates(drop_path_rate, depth)
         )
         self.windowed_rel_pos_bias = RelativePositionBias((window_size, window_size), num_heads)
         self.global_rel_pos_bias = RelativePositionBias(self.grid_size, num_heads)
@@ -312,7 +312,7 @@ class BenchmarkingViTDet(Backbone):
                 f"{tuple(x.shape[-2:])}; pad them in the mapper by FixedSizeCrop, or change "
                 "model.backbone.bottom_up.img_size"
             )
-        x = self.patch_embed.proj(x).flatten(2).transpose(1, 2)  # (B, L, C)
+        x = self.patch_embed(x)  # (B, L, C)
         x = x + self.pos_embed
         windowed_bias, global_bias = self.windowed_rel_pos_bias(), self.global_rel_pos_bias()
         features, per_group = {}, len(self.blocks) // _GROUPS
@@ -322,9 +322,9 @@ class BenchmarkingViTDet(Backbone):
             # draws once for each window, as the released models were trained.
             x = self._windows(x)
             for block in windowed:
-                x = run(partial(block, bias=windowed_bias), x, self.with_cp)
-            x = run(partial(last, bias=global_bias), self._map(x), self.with_cp)
-            features[name] = self.ms_adaptor[i](x.transpose(1, 2).unflatten(2, self.grid_size))
+                x = run(partial(block, bias=windowed_bias), x, self.checkpointing)
+            x = run(partial(last, bias=global_bias), self._map(x), self.checkpointing)
+            features[name] = self.ms_adaptor[i](tokens_to_map(x, self.grid_size))
         return features
 
     def _windows(self, x: Tensor) -> Tensor:

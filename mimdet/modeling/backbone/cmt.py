@@ -4,16 +4,17 @@ Shape letters: B batch, C channels, H W cells of a map, L = H * W its tokens, M 
 reduced map that gives keys and values, N heads, D channels of a head.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, trunc_normal_
+from timm.layers import DropPath, PatchEmbed, trunc_normal_
 from torch import Tensor, nn
 
 from detectron2.modeling import Backbone
-from mimdet.layers.block import run
+from mimdet.layers.block import drop_path_rates, run
+from mimdet.layers.layout import map_to_tokens, over_channels, split_heads, tokens_to_map
 from mimdet.layers.pos_embed import interpolate_rel_pos_bias
 
 _STAGES = "abcd"
@@ -79,7 +80,7 @@ class CMT(Backbone):
             conv = nn.Conv2d(in_channels, stem_channels, 3, stride, padding=1)
             setattr(self, f"stem_conv{k}", conv)
             setattr(self, f"stem_norm{k}", nn.BatchNorm2d(stem_channels))
-        rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         in_channels = stem_channels
         for k, stage in enumerate(_STAGES):
             dim, tokens = embed_dims[k], (img_size // (4 * 2**k)) ** 2
@@ -88,7 +89,10 @@ class CMT(Backbone):
                 CMTBlock(dim, num_heads[k], sr_ratios[k], mlp_ratio, next(rates))
                 for _ in range(depths[k])
             ]
-            setattr(self, f"patch_embed_{stage}", _PatchEmbed(in_channels, dim))
+            halving = PatchEmbed(
+                None, 2, in_channels, dim, norm_layer=nn.LayerNorm, output_fmt="NHWC"
+            )
+            setattr(self, f"patch_embed_{stage}", halving)
             bias = nn.Parameter(torch.randn(num_heads[k], tokens, reduced))
             setattr(self, f"relative_pos_{stage}", bias)
             setattr(self, f"blocks_{stage}", nn.ModuleList(blocks))
@@ -116,14 +120,14 @@ class CMT(Backbone):
             x = getattr(self, f"stem_norm{k}")(F.gelu(getattr(self, f"stem_conv{k}")(x)))
         maps = {}
         for name, stage, r in zip(self._out_feature_strides, _STAGES, self.sr_ratios, strict=True):
-            x = getattr(self, f"patch_embed_{stage}")(x)
+            x = getattr(self, f"patch_embed_{stage}")(x).permute(0, 3, 1, 2)  # back to (B, C, H, W)
             H, W = x.shape[-2:]
             table = getattr(self, f"relative_pos_{stage}")
             bias = interpolate_rel_pos_bias(table, (H * W, (H // r) * (W // r)))
             for block in getattr(self, f"blocks_{stage}"):
                 x = run(partial(block, bias=bias), x, self.checkpointing)
             maps[name] = x
-        maps["c5"] = _over_channels(self.norm, x)
+        maps["c5"] = over_channels(self.norm, x)
         return {name: maps[name] for name in self._out_features}
 
 
@@ -178,13 +182,13 @@ class CMTBlock(nn.Module):
         self.attn = _Attention(dim, num_heads, sr_ratio)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = _Mlp(dim, int(dim * mlp_ratio))
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W); `bias` (N, L, M) are the stage's positions."""
         x = x + self.proj(x)
-        x = x + self.drop_path(self.attn(_over_channels(self.norm1, x), bias))
-        return x + self.drop_path(self.mlp(_over_channels(self.norm2, x)))
+        x = x + self.drop_path(self.attn(over_channels(self.norm1, x), bias))
+        return x + self.drop_path(self.mlp(over_channels(self.norm2, x)))
 
 
 class _Attention(nn.Module):
@@ -207,17 +211,17 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W); `bias` (N, L, M) is added to the scaled logits."""
         H, W = x.shape[-2:]
-        reduced_BMC = self.sr(x).flatten(2).transpose(1, 2)
-        q_BNLD = self._split(self.q(x.flatten(2).transpose(1, 2)))
+        reduced_BMC = map_to_tokens(self.sr(x))
+        q_BNLD = self._split(self.q(map_to_tokens(x)))
         k_BNMD, v_BNMD = self._split(self.k(reduced_BMC)), self._split(self.v(reduced_BMC))
         x_BNLD = F.scaled_dot_product_attention(
             q_BNLD, k_BNMD, v_BNMD, attn_mask=bias.to(q_BNLD.dtype)
         )
         x_BLC = self.proj(x_BNLD.transpose(1, 2).flatten(2))
-        return x_BLC.transpose(1, 2).unflatten(2, (H, W))
+        return tokens_to_map(x_BLC, (H, W))
 
     def _split(self, x_BLC: Tensor) -> Tensor:
-        return x_BLC.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        return split_heads(x_BLC, self.num_heads)
 
 
 class _Mlp(nn.Module):
@@ -233,23 +237,6 @@ class _Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
         return self.conv2(self.proj_bn(F.gelu(x + self.proj(x))))
-
-
-class _PatchEmbed(nn.Module):
-    """Halve a map by a 2x2 convolution and normalise its channels."""
-
-    def __init__(self, in_channels: int, dim: int):
-        super().__init__()
-        self.proj = nn.Conv2d(in_channels, dim, 2, stride=2)
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _over_channels(self.norm, self.proj(x))
-
-
-def _over_channels(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply a norm over the last dimension to the channels of a map (B, C, H, W)."""
-    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def _init_weights(module: nn.Module) -> None:

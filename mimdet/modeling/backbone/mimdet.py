@@ -22,13 +22,9 @@ from torch import Tensor, nn
 
 from detectron2.modeling import Backbone
 from detectron2.structures import ImageList
-from mimdet.layers.block import (
-    Block,
-    init_transformer_weights,
-    mae_layer_norm,
-    run,
-    run_all,
-)
+from mimdet.layers.block import Block, drop_path_rates, mae_layer_norm, run, run_all
+from mimdet.layers.init import init_transformer_weights
+from mimdet.layers.layout import map_to_tokens, token_index, tokens_to_map
 from mimdet.layers.pos_embed import PosEmbedCache, get_2d_sincos_pos_embed
 
 logger = logging.getLogger(__name__)
@@ -159,7 +155,7 @@ class MIMDetEncoder(nn.Module):
         self.pos_embed = _frozen_pos_embed(embed_dim, self.patch_embed.grid_size)
         self.blocks = nn.ModuleList(
             Block(embed_dim, num_heads, mlp_ratio, drop_path=rate, norm_layer=norm_layer)
-            for rate in (dpr * i / max(depth - 1, 1) for i in range(depth))
+            for rate in drop_path_rates(dpr, depth)
         )
         self.norm = norm_layer(embed_dim)
         self._pos_embed_cache = PosEmbedCache()
@@ -177,14 +173,14 @@ class MIMDetEncoder(nn.Module):
         """
         stem = self.patch_embed(images.tensor)
         h, w = stem[-1].shape[-2:]
-        tokens = stem[-1].flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, L, C)
+        tokens = map_to_tokens(stem[-1])  # (B, L, C)
         tokens = tokens + self._pos_embed_cache.get(self.pos_embed, (h, w))
         ids_keep = None
         # All tokens in evaluation: nothing to choose, so nothing is drawn, sorted or gathered.
         if self.training or sample_ratio < 1:
             is_padding = padding_mask(images.image_sizes, (h, w), self.patch_size, tokens.device)
             ids_keep = sample_tokens(is_padding.flatten(1), sample_ratio, generator)
-            tokens = tokens.gather(1, _as_token_index(ids_keep, tokens.shape[-1]))
+            tokens = tokens.gather(1, token_index(ids_keep, tokens.shape[-1]))
         tokens = run_all(self.blocks, tokens, self.checkpointing)
         return EncoderOutput(stem, self.norm(tokens), ids_keep)
 
@@ -246,11 +242,6 @@ def sample_tokens(
     noise = torch.rand(B, L, device=is_padding.device, generator=generator)
     noise = noise.masked_fill(is_padding, 100.0)  # sorts after every real token
     return noise.argsort(dim=1, stable=True)[:, :num_keep]
-
-
-def _as_token_index(ids: Tensor, channels: int) -> Tensor:
-    """(B, K) token positions -> (B, K, channels) index for gather and scatter."""
-    return ids[:, :, None].expand(-1, -1, channels)
 
 
 class MIMDetDecoder(nn.Module):
@@ -321,17 +312,17 @@ class MIMDetDecoder(nn.Module):
         h, w = encoded.stem[-1].shape[-2:]
         tokens = self.decoder_embed(encoded.tokens)  # (B, K, D)
         if encoded.ids_keep is not None:
-            index = _as_token_index(encoded.ids_keep, tokens.shape[-1])
+            index = token_index(encoded.ids_keep, tokens.shape[-1])
             tokens = self._fill_tokens(encoded.stem[-1]).to(tokens.dtype).scatter(1, index, tokens)
         tokens = tokens + self._pos_embed_cache.get(self.decoder_pos_embed, (h, w))
         tokens = run_all(self.decoder_blocks, tokens, self.checkpointing)
-        return self.decoder_norm(tokens).transpose(1, 2).unflatten(2, (h, w))  # (B, D, h, w)
+        return tokens_to_map(self.decoder_norm(tokens), (h, w))
 
     def _fill_tokens(self, stem: Tensor) -> Tensor:
         """What an unseen token is, at every place: (B, C, h, w) -> (B, L, D)."""
         if self.fill == "mask":
             return self.mask_token.expand(stem.shape[0], stem.shape[2] * stem.shape[3], -1)
-        return self.conv_feat_proj(stem.flatten(2).transpose(1, 2))
+        return self.conv_feat_proj(map_to_tokens(stem))
 
 
 def _frozen_pos_embed(embed_dim: int, grid: tuple[int, int]) -> nn.Parameter:

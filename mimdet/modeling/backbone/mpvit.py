@@ -27,7 +27,9 @@ from torch import Tensor, nn
 
 from detectron2.layers import get_norm
 from detectron2.modeling import Backbone
-from mimdet.layers.block import run
+from mimdet.layers.block import drop_path_rates, run
+from mimdet.layers.init import init_linear
+from mimdet.layers.layout import map_to_tokens, split_heads, tokens_to_map
 
 # Side of the depthwise window -> heads whose values it mixes.
 _HEADS_OF_WINDOW = {3: 2, 5: 3, 7: 3}
@@ -162,7 +164,7 @@ class ConvPosEnc(nn.Module):
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Tokens (B, L, C) of a map of `hw` cells -> (B, L, C)."""
-        return x + _tokens(self.proj(_map(x, hw)))
+        return x + map_to_tokens(self.proj(tokens_to_map(x, hw)))
 
 
 class ConvRelPosEnc(nn.Module):
@@ -187,9 +189,9 @@ class ConvRelPosEnc(nn.Module):
 
     def forward(self, v: Tensor, hw: tuple[int, int]) -> Tensor:
         """Values (B, L, C) of a map of `hw` cells -> (B, L, C)."""
-        parts = _map(v, hw).split(self._split, dim=1)
+        parts = tokens_to_map(v, hw).split(self._split, dim=1)
         maps = [conv(part) for conv, part in zip(self.conv_list, parts, strict=True)]
-        return _tokens(torch.cat(maps, dim=1))
+        return map_to_tokens(torch.cat(maps, dim=1))
 
 
 class FactorizedAttention(nn.Module):
@@ -228,10 +230,10 @@ class FactorizedAttention(nn.Module):
             crpe: the relative position encoding, which the blocks of a path share.
         """
         q, k, v = self.qkv(x).chunk(3, dim=2)  # each (B, L, C)
-        q_BNLD, k_BNLD, v_BNLD = _heads(q), _heads(k), _heads(v)
+        q_BNLD, k_BNLD, v_BNLD = (split_heads(x, _NUM_HEADS) for x in (q, k, v))
         context_BNDD = k_BNLD.softmax(dim=2).transpose(2, 3) @ v_BNLD
         factorized_BNLD = q_BNLD @ (self.scale * context_BNDD)
-        relative_BNLD = _heads(q * crpe(v, hw))
+        relative_BNLD = split_heads(q * crpe(v, hw), _NUM_HEADS)
         # the first summand's layout is kept: joining the heads is a view
         return self.proj((relative_BNLD + factorized_BNLD).transpose(1, 2).flatten(2))
 
@@ -251,7 +253,7 @@ class MPViTBlock(nn.Module):
         self.factoratt_crpe = FactorizedAttention(dim)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, hidden_features=int(dim * mlp_ratio))
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path = DropPath(drop_path)
 
     def forward(
         self, x: Tensor, hw: tuple[int, int], cpe: ConvPosEnc, crpe: ConvRelPosEnc
@@ -288,11 +290,11 @@ class PathEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        hw, tokens = x.shape[-2:], _tokens(x)
+        hw, tokens = x.shape[-2:], map_to_tokens(x)
         for block in self.MHCA_layers:
             block = partial(block, hw=hw, cpe=self.cpe, crpe=self.crpe)
             tokens = run(block, tokens, self.checkpointing)
-        return _map(tokens, hw)
+        return tokens_to_map(tokens, hw)
 
 
 class ConvBlock(nn.Module):
@@ -409,8 +411,7 @@ class MPViT(nn.Module):
             PatchEmbedStage(dim, paths, norm, stride=1 if i == 0 else 2)
             for i, (dim, paths) in enumerate(zip(embed_dims, num_path, strict=True))
         )
-        depth = sum(num_layers)
-        rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
+        rates = drop_path_rates(drop_path_rate, sum(num_layers))
         ends = accumulate(num_layers, initial=0)
         self.mhca_stages = nn.ModuleList(
             MultiPathStage(dim, out_dim, paths, ratio, rates[start:end], norm, checkpointing)
@@ -418,7 +419,7 @@ class MPViT(nn.Module):
                 embed_dims, self.out_dims, num_path, mlp_ratios, pairwise(ends), strict=True
             )
         )
-        self.apply(_init_linear)
+        self.apply(init_linear)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> the outputs of the stages, channels-last: strides 4, 8, 16, ..."""
@@ -490,21 +491,6 @@ class MPViTBackbone(Backbone):
         return {name: outputs[name] for name in self._out_features}
 
 
-def _tokens(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, L, C); a view of a channels-last map."""
-    return x.flatten(2).transpose(1, 2)
-
-
-def _map(tokens: Tensor, hw: tuple[int, int]) -> Tensor:
-    """(B, L, C) -> (B, C, H, W), channels-last; always a view."""
-    return tokens.transpose(1, 2).unflatten(2, hw)
-
-
-def _heads(x: Tensor) -> Tensor:
-    """(B, L, C) -> (B, N, L, D), a view."""
-    return x.unflatten(2, (_NUM_HEADS, -1)).transpose(1, 2)
-
-
 def _depthwise(channels: int, kernel_size: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
     return nn.Conv2d(
         channels, channels, kernel_size, stride, kernel_size // 2, groups=channels, bias=bias
@@ -519,9 +505,3 @@ def _init_conv(conv: nn.Conv2d, groups: int = 1) -> None:
     """
     fan_out = math.prod(conv.kernel_size) * conv.out_channels
     nn.init.normal_(conv.weight, std=(2 * groups / fan_out) ** 0.5)
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)

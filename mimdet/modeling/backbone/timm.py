@@ -10,6 +10,7 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 
 from detectron2.modeling import Backbone
+from mimdet.layers.layout import over_channels
 from mimdet.layers.window import window_partition, window_unpartition
 
 
@@ -82,7 +83,7 @@ class TimmBackbone(Backbone):
 
     def _normalized(self, name: str, x: Tensor) -> Tensor:
         norm = getattr(self, f"norm_{name}", None)
-        return x if norm is None else norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return x if norm is None else over_channels(norm, x)
 
 
 class PaddedSwin(SwinTransformer):

@@ -27,7 +27,9 @@ from torch import Tensor, nn
 from detectron2.layers import get_norm
 from detectron2.modeling import Backbone
 from mimdet.layers.attention import RelPosAttention
-from mimdet.layers.block import run, run_all
+from mimdet.layers.block import drop_path_rates, run, run_all
+from mimdet.layers.init import init_linear
+from mimdet.layers.layout import map_to_tokens, over_channels, tokens_to_map
 from mimdet.modeling.backbone.vitdet import ViT, ViTBlock
 
 _layer_norm = partial(nn.LayerNorm, eps=1e-6)
@@ -50,8 +52,7 @@ class NormedViT(ViT):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(B, in_chans, H, W) normalised images -> ``{out_feature: (B, C, h, w)}``."""
         return {
-            name: self.norm(feature.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-            for name, feature in super().forward(x).items()
+            name: over_channels(self.norm, feature) for name, feature in super().forward(x).items()
         }
 
 
@@ -291,13 +292,8 @@ class ReductionCell(nn.Module):
         reduced = self.PRM(x)
         if self.attn is None:
             return reduced
-        tokens = self.attn(_as_tokens(reduced), _as_tokens(self.PCM(x)))
-        return tokens.transpose(1, 2).unflatten(2, reduced.shape[-2:])
-
-
-def _as_tokens(x: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, L, C)."""
-    return x.flatten(2).transpose(1, 2)
+        tokens = self.attn(map_to_tokens(reduced), map_to_tokens(self.PCM(x)))
+        return tokens_to_map(tokens, reduced.shape[-2:])
 
 
 class ViTAE(Backbone):
@@ -366,7 +362,7 @@ class ViTAE(Backbone):
                 f"embed_dims must have 3 numbers and token_dims 2, got {list(embed_dims)} and "
                 f"{list(token_dims)} (model.backbone.net)"
             )
-        self.use_act_checkpoint = use_act_checkpoint
+        self.checkpointing = use_act_checkpoint
         embed_dim = embed_dims[-1] * len(_REDUCTIONS[-1].dilations)
         widths = zip(
             (in_chans, *token_dims), embed_dims, (*token_dims, None), _REDUCTIONS, strict=True
@@ -392,30 +388,22 @@ class ViTAE(Backbone):
                 groups=pcm_groups,
                 norm=pcm_norm,
                 third_conv=True,
-                drop_path=drop_path_rate * i / max(depth - 1, 1),
+                drop_path=drop_path,
                 norm_layer=norm_layer,
             )
-            for i in range(depth)
+            for i, drop_path in enumerate(drop_path_rates(drop_path_rate, depth))
         )
         self.norm = norm_layer(embed_dim)
         self._out_features = [out_feature]
         self._out_feature_channels = {out_feature: embed_dim}
         self._out_feature_strides = {out_feature: _STRIDE}
-        self.apply(_init_linear)
+        self.apply(init_linear)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(B, in_chans, H, W) normalised images -> ``{out_feature: (B, C, h, w)}``."""
         H, W = x.shape[-2:]
         x = F.pad(x, (0, -W % _STRIDE, 0, -H % _STRIDE))
         for layer in self.layers:
-            x = run(layer["RC"], x, self.use_act_checkpoint)
-        x = run_all(self.layers[-1]["NC"], x.permute(0, 2, 3, 1), self.use_act_checkpoint)
+            x = run(layer["RC"], x, self.checkpointing)
+        x = run_all(self.layers[-1]["NC"], x.permute(0, 2, 3, 1), self.checkpointing)
         return {self._out_features[0]: self.norm(x).permute(0, 3, 1, 2)}
-
-
-def _init_linear(module: nn.Module) -> None:
-    """Truncated normal of std 0.02 for the weights of a Linear layer, as in `ViT`."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

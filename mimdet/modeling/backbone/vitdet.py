@@ -12,41 +12,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from fvcore.nn.weight_init import c2_msra_fill
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from detectron2.layers import Conv2d, get_norm
 from detectron2.modeling import Backbone
 from mimdet.layers.attention import RelPosAttention
-from mimdet.layers.block import Block, run_all
+from mimdet.layers.block import Block, drop_path_rates, run_all
+from mimdet.layers.init import init_linear
 from mimdet.layers.pos_embed import PosEmbedCache, interpolate_pos_embed
 
 # kernels of the convolutions of each `residual_block_type`
 _RESIDUAL_KERNELS = {"bottleneck": (1, 3, 1), "basic": (3, 3), "naive": (3,), "none": ()}
-
-
-class PatchEmbed(nn.Module):
-    """Project square patches to tokens by a convolution whose stride is its kernel.
-
-    Args:
-        patch_size: side of a patch in pixels.
-        in_chans: channels of the image.
-        embed_dim: channels C of a token.
-    """
-
-    def __init__(self, patch_size: int = 16, in_chans: int = 3, embed_dim: int = 768):
-        super().__init__()
-        self.patch_size = patch_size
-        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_chans, H, W) -> (B, h, w, C), h and w rounded up: the last patches are padded."""
-        H, W = x.shape[-2:]
-        pad_h, pad_w = -H % self.patch_size, -W % self.patch_size
-        if pad_h or pad_w:
-            x = F.pad(x, (0, pad_w, 0, pad_h))
-        return self.proj(x).permute(0, 2, 3, 1)
 
 
 class ResidualConvBlock(nn.Module):
@@ -190,7 +168,7 @@ class ViT(Backbone):
                 f"residual_block_type must be one of {list(_RESIDUAL_KERNELS)}, "
                 f"got {residual_block_type!r}"
             )
-        self.use_act_checkpoint = use_act_checkpoint
+        self.checkpointing = use_act_checkpoint
         self.pretrained = pretrained
         self._out_features = [out_feature]
         self._out_feature_channels = {out_feature: embed_dim}
@@ -202,9 +180,11 @@ class ViT(Backbone):
             self.pos_embed = nn.Parameter(torch.empty(1, num_slots, embed_dim))
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
             self._pos_embed_cache = PosEmbedCache(partial(_pos_embed_map, pretrain_use_cls_token))
-        self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
+        self.patch_embed = PatchEmbed(
+            None, patch_size, in_chans, embed_dim, output_fmt="NHWC", dynamic_img_pad=True
+        )
         blocks = []
-        for i in range(depth):
+        for i, drop_path in enumerate(drop_path_rates(drop_path_rate, depth)):
             attn = RelPosAttention(
                 embed_dim,
                 num_heads,
@@ -222,29 +202,21 @@ class ViT(Backbone):
                 attn,
                 ResidualConvBlock(embed_dim, residual_block_type) if has_residual else None,
                 mlp_ratio=mlp_ratio,
-                drop_path=drop_path_rate * i / max(depth - 1, 1),
+                drop_path=drop_path,
                 norm_layer=norm_layer,
                 act_layer=act_layer,
             )
             blocks.append(block)
         self.blocks = nn.ModuleList(blocks)
-        self.blocks.apply(_init_linear)
+        self.blocks.apply(init_linear)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(B, in_chans, H, W) normalised images -> ``{out_feature: (B, C, h, w)}``."""
         x = self.patch_embed(x)  # (B, h, w, C)
         if self.pos_embed is not None:
             x = x + self._pos_embed_cache.get(self.pos_embed, tuple(x.shape[1:3]))
-        x = run_all(self.blocks, x, self.use_act_checkpoint)
+        x = run_all(self.blocks, x, self.checkpointing)
         return {self._out_features[0]: x.permute(0, 3, 1, 2)}
-
-
-def _init_linear(module: nn.Module) -> None:
-    """Truncated normal weights of std 0.02 and no bias; other modules are left alone."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def _check_blocks(depth: int, windows: Sequence[int], residuals: Sequence[int]) -> None:
