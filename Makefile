@@ -5,6 +5,7 @@
 # make test   run all tests
 # make lint   check the style
 #
+# Python 3.11 or newer is needed; PYTHON=python3.13 names the one that makes the environment.
 # VENV=DIR uses another environment. If upstream Detectron2 is installed there, it is used and
 # nothing of what it was built against is changed; otherwise detectron2-lite is installed.
 
@@ -12,6 +13,10 @@ VENV ?= .venv
 PYTHON ?= python3
 PY = $(VENV)/bin/python
 STAMP = $(VENV)/.mimdet-setup
+# In words that Python 2 understands too.
+CHECK_VERSION = import sys; sys.version_info >= (3, 11) or sys.exit( \
+  "mimdet needs Python 3.11 or newer, and %s is %s; name another one: make setup PYTHON=python3.13" \
+  % (sys.argv[1], sys.version.split()[0]))
 DEMO_OUTPUT ?= output/demo
 # Threads that wait must not keep a core from other programs: on a busy machine, spinning made the
 # demo's training several times slower.
@@ -24,6 +29,7 @@ setup: $(STAMP)
 
 # The uninstalled one is an early detectron2-lite, which was a distribution called detectron2.
 $(STAMP): requirements.txt setup.py pyproject.toml detectron2-lite/setup.py detectron2-lite/pyproject.toml
+	@python=$$(test -x $(PY) && echo $(PY) || echo $(PYTHON)); $$python -c '$(CHECK_VERSION)' $$python
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	if $(PY) -c "import detectron2, sys; sys.exit('lite' in detectron2.__version__)" 2>/dev/null; \
 	then $(PY) -m pip install -e ".[dev]"; \

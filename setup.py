@@ -16,7 +16,7 @@ setup(
     license="MIT",
     packages=find_packages(include=["mimdet", "mimdet.*"]),
     package_data={"mimdet.data": ["*.json"]},
-    python_requires=">=3.10",
+    python_requires=">=3.11",  # numpy, Pillow and shapely of requirements.txt need it
     # Detectron2 is missing here: it comes from no index, neither upstream's nor detectron2-lite.
     install_requires=[
         "torch>=2.6",  # before, weights_only=True could be made to execute code (CVE-2025-32434)
