@@ -11,14 +11,16 @@ A config file exports `dataloader` (`train`, `test`, `evaluator`), `lr_multiplie
 import argparse
 import logging
 import os
+import pickle
 import sys
 from pathlib import Path
 
+import cloudpickle
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 import mimdet  # noqa: F401  (first: it says what to do without Detectron2)
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.engine import (
     create_ddp_model,
     default_argument_parser,
@@ -33,7 +35,7 @@ from detectron2.utils.logger import setup_logger
 from mimdet.checkpoint.start import load_pretrained
 from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.command_line import overrides_last
-from mimdet.config import apply_overrides
+from mimdet.config import load_config
 from mimdet.engine.hooks import EMA, GradientClipping, RepeatableRandomness, Throughput
 from mimdet.engine.trainer import build_trainer
 from mimdet.evaluation.results import InferenceTimer, save_results
@@ -149,14 +151,8 @@ def build_checkpointer(cfg: DictConfig, model: nn.Module, **checkpointables) -> 
     )
 
 
-def load_config(args: argparse.Namespace) -> DictConfig:
-    """The config of the command line: the file with its overrides."""
-    return apply_overrides(LazyConfig.load(args.config_file), args.opts)
-
-
-def main(args: argparse.Namespace) -> None:
+def main(args: argparse.Namespace, cfg: DictConfig) -> None:
     """Run one process of the job."""
-    cfg = load_config(args)
     default_setup(cfg, args)
     setup_logger(cfg.train.output_dir, comm.get_rank(), name="mimdet")
     if not args.eval_only:
@@ -167,8 +163,13 @@ def main(args: argparse.Namespace) -> None:
     do_test(cfg, create_ddp_model(model, **cfg.train.ddp))
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line and refuse, before any process starts, what cannot run."""
+def main_of_pickled(args: argparse.Namespace, cfg: bytes) -> None:
+    """`main` with the config as bytes, as it can be sent to a new process."""
+    main(args, pickle.loads(cfg))
+
+
+def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, DictConfig]:
+    """Read the command line and its config; refuse, before any process starts, what cannot run."""
     parser = default_argument_parser(epilog=EPILOG)
     parser.add_argument("--node_rank", type=int, help="the same as --machine-rank")
     parser.add_argument("--master_addr", help="address of machine 0; needs --master_port")
@@ -183,21 +184,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if not os.path.isfile(args.config_file):
         parser.error(f"--config-file must name a config file, and {args.config_file!r} is none")
     try:
-        cfg = load_config(args)
+        cfg = load_config(args.config_file, args.opts)
     except (KeyError, ValueError, NotImplementedError) as e:
         parser.error(e.args[0] if e.args else repr(e))
     if args.eval_only and not cfg.train.init_checkpoint:
         parser.error("--eval-only needs the weights to evaluate: train.init_checkpoint=MODEL.pth")
-    return args
+    return args, cfg
 
 
 if __name__ == "__main__":
-    arguments = parse_args()
+    arguments, config = parse_args()
     launch(
-        main,
+        main_of_pickled,
         arguments.num_gpus,
         num_machines=arguments.num_machines,
         machine_rank=arguments.machine_rank,
         dist_url=arguments.dist_url,
-        args=(arguments,),
+        # cloudpickle: what a config file defines itself has no module that a process could import
+        args=(arguments, cloudpickle.dumps(config)),
     )

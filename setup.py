@@ -25,6 +25,7 @@ setup(
         "fvcore>=0.1.5.post20221221",
         "omegaconf>=2.1",
         "hydra-core>=1.1",
+        "cloudpickle>=2.0",
         "pycocotools>=2.0.7",
         "shapely>=2.0",
         "numpy",

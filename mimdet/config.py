@@ -1,8 +1,8 @@
-"""Command-line overrides that must name keys which the config has."""
+"""Configs of a command line: a file, and overrides that must name keys which it has."""
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -10,19 +10,19 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from detectron2.config import LazyConfig
 
 
-def load_config(path: str, overrides: list[str]) -> DictConfig:
+def load_config(path: str, overrides: Sequence[str]) -> DictConfig:
     """Load a config file and apply `overrides` as `apply_overrides` does.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        KeyError, ValueError: see `apply_overrides`.
+        KeyError, ValueError, NotImplementedError: see `apply_overrides`.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"a config file must be given, and {path!r} is none")
     return apply_overrides(LazyConfig.load(path), overrides)
 
 
-def apply_overrides(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Apply `key=value` overrides, refusing keys that the config does not have.
 
     LazyConfig creates a mistyped key without a word and the run goes on with the default, so a new
@@ -37,15 +37,19 @@ def apply_overrides(cfg: DictConfig, overrides: list[str]) -> DictConfig:
 
     Raises:
         KeyError: if an override without ``+`` names a key that `cfg` does not have; the message
-            gives the nearest existing one.
-        ValueError: if an override is outside the grammar.
+            gives the nearest existing one. Also if ``+`` leads through a value that is no config.
+        ValueError: if an override is outside the grammar, or a sweep over several values.
+        NotImplementedError: for a deletion, ``~key``.
     """
     for text in overrides:
-        parsed = _parse(text)
-        if not (parsed.is_add() or parsed.is_force_add() or parsed.is_delete()):
-            for key in _keys(parsed.key_or_group, parsed.value()):
-                _require_key(cfg, key, text)
-        LazyConfig.apply_overrides(cfg, [text])
+        override = _parse(text)
+        key, value = override.key_or_group, override.value()
+        if override.is_add() or override.is_force_add():
+            _require_parents(cfg, key)
+        else:
+            for changed in _keys(key, value):
+                _require_key(cfg, changed, text)
+        OmegaConf.update(cfg, key, value, merge=True)
     return cfg
 
 
@@ -55,12 +59,33 @@ def _parse(text: str) -> Any:
     from hydra.errors import HydraException
 
     try:
-        return OverridesParser.create().parse_override(text)
+        override = OverridesParser.create().parse_override(text)
     except HydraException as e:
         raise ValueError(
             f"an override must be key=value, got {text!r} ({e}); a value with = or ? in it needs "
             "quotes: key='\"a=b?c\"' on the command line"
         ) from e
+    if override.is_delete():
+        raise NotImplementedError(f"override {text!r} deletes a key, which is not supported")
+    if override.is_sweep_override():
+        raise ValueError(
+            f"override {text!r} is a sweep over several values, which is not supported; "
+            "write a list as key=[1,2], or quote the value"
+        )
+    return override
+
+
+def _require_parents(cfg: DictConfig, key: str) -> None:
+    """A new key must lie in a config, or in nothing yet."""
+    parts = key.split(".")
+    for length in range(1, len(parts)):
+        parent = ".".join(parts[:length])
+        value = OmegaConf.select(cfg, parent)
+        if value is not None and not OmegaConf.is_config(value):
+            raise KeyError(
+                f"cannot set {key!r}: {parent!r} is not a config but a {type(value).__name__} "
+                f"({value!r})"
+            )
 
 
 def _keys(key: str, value: Any) -> Iterator[str]:

@@ -42,7 +42,7 @@ ALLOWED = {
     "mimdet.command_line": {"omegaconf"},
     "configs": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf"},
     "tools": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf", "torchvision", "PIL"},
-    "lazyconfig_train_net": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf"},
+    "lazyconfig_train_net": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf", "cloudpickle"},
     "detectron2": {
         *("torch", "torchvision", "fvcore", "iopath", "omegaconf", "hydra", "pycocotools"),
         *("numpy", "PIL", "shapely"),

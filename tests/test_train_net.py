@@ -114,22 +114,44 @@ def test_resuming_a_complete_training_only_evaluates_it_again(toy_root, tmp_path
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
-@pytest.mark.parametrize("starter", ["--num-gpus", "torchrun"])
-def test_two_processes_train_and_evaluate(toy_root, tmp_path, starter):
-    output = tmp_path / "out"
+# A config with a function of its own, which can be imported from nowhere.
+OWN_CONFIG = """
+from detectron2.config import LazyConfig
+from detectron2.modeling.proposal_generator import StandardRPNHead
+
+dataloader, lr_multiplier, model, optimizer, train, toy, mae_checkpoint = LazyConfig.load(
+    {config!r},
+    ("dataloader", "lr_multiplier", "model", "optimizer", "train", "toy", "mae_checkpoint"),
+)
+
+def make_head(**arguments):
+    return StandardRPNHead(**arguments)
+
+model.proposal_generator.head._target_ = make_head
+with open({log!r}, "a") as file:
+    file.write("executed\\n")
+"""
+
+
+# under torchrun nobody starts before the processes, so each reads the config
+@pytest.mark.parametrize("starter, executions", [("--num-gpus", 1), ("torchrun", 2)])
+def test_two_processes_train_and_evaluate_one_config(toy_root, tmp_path, starter, executions):
+    output, config, log = (tmp_path / name for name in ("out", "own.py", "executions.txt"))
+    config.write_text(OWN_CONFIG.format(config=CONFIG, log=str(log)))
     overrides = (*TINY, f"toy.root={toy_root}", f"train.output_dir={output}", "train.max_iter=2")
     if starter == "torchrun":
-        arguments = [*TORCHRUN, *command(*overrides)[1:]]
+        arguments = [*TORCHRUN, *command(*overrides, config=config)[1:]]
     else:
-        arguments = command("--num-gpus", "2", "--dist-url", "auto", *overrides)
+        arguments = command("--num-gpus", "2", "--dist-url", "auto", *overrides, config=config)
     with started(arguments) as process:
-        log = process.communicate(timeout=200)[0]
-    assert process.returncode == 0, log
+        printed = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, printed
     assert "Rank of current process: 0. World size: 2" in (output / "log.txt").read_text()
     assert "Rank of current process: 1. World size: 2" in (output / "log.txt.rank1").read_text()
     assert iterations_of(metrics(output)) == [0, 1]
     assert torch.load(output / "model_final.pth", weights_only=True)["iteration"] == 1
     assert "bbox" in json.loads((output / "results.json").read_text())
+    assert log.read_text().split() == ["executed"] * executions
 
 
 # --- Evaluation -----------------------------------------------------------------------------------
@@ -203,20 +225,20 @@ def error_of(capsys, *argv: str) -> str:
 
 
 def test_without_options_one_process_trains_from_the_start():
-    args = parse()
+    args, _ = parse()
     assert (args.num_gpus, args.num_machines, args.machine_rank) == (1, 1, 0)
     assert not args.resume and not args.eval_only and args.opts == []
 
 
 def test_node_rank_is_another_name_for_machine_rank():
-    assert parse("--node_rank", "1").machine_rank == 1
-    assert parse("--machine-rank", "1").machine_rank == 1
+    assert parse("--node_rank", "1")[0].machine_rank == 1
+    assert parse("--machine-rank", "1")[0].machine_rank == 1
 
 
 def test_master_address_and_port_make_the_url():
-    args = parse("--master_addr", "10.0.0.1", "--master_port", "29500")
+    args, _ = parse("--master_addr", "10.0.0.1", "--master_port", "29500")
     assert args.dist_url == "tcp://10.0.0.1:29500"
-    assert parse("--dist-url", "auto").dist_url == "auto"
+    assert parse("--dist-url", "auto")[0].dist_url == "auto"
 
 
 @pytest.mark.parametrize("half", [("--master_addr", "10.0.0.1"), ("--master_port", "29500")])
@@ -226,13 +248,13 @@ def test_master_address_and_port_come_together(capsys, half):
 
 
 def test_flags_are_taken_before_and_after_overrides():
-    args = parse("train.max_iter=3", "--resume", "+train.note=mine", "--num-gpus", "2")
+    args, _ = parse("train.max_iter=3", "--resume", "+train.note=mine", "--num-gpus", "2")
     assert args.resume and args.num_gpus == 2
     assert args.opts == ["train.max_iter=3", "+train.note=mine"]
 
 
 def config_of(*argv: str):
-    return load_script("lazyconfig_train_net.py").load_config(parse(*argv))
+    return parse(*argv)[1]
 
 
 def test_overrides_change_the_config_and_create_keys_only_with_a_plus():
