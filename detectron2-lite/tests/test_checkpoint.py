@@ -655,6 +655,22 @@ def test_a_new_training_deletes_nothing_of_a_longer_one_before(tmp_path):
 
 
 @pytest.mark.lite
+def test_a_new_training_deletes_nothing_of_a_shorter_one_before(tmp_path):
+    checkpointer = DetectionCheckpointer(_Model(), str(tmp_path))
+    earlier = PeriodicCheckpointer(checkpointer, period=2, max_to_keep=9)
+    for iteration in range(4):
+        earlier.step(iteration)
+    periodic = PeriodicCheckpointer(checkpointer, period=3, max_to_keep=1)
+    for iteration in range(9):
+        periodic.step(iteration)
+    assert files(tmp_path) == [
+        "model_0000001.pth",
+        "model_0000003.pth",
+        "model_0000008.pth",
+    ]
+
+
+@pytest.mark.lite
 def test_only_the_process_that_writes_deletes(tmp_path):
     writer = DetectionCheckpointer(_Model(), str(tmp_path))
     reader = DetectionCheckpointer(_Model(), str(tmp_path), save_to_disk=False)

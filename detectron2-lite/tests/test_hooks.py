@@ -171,7 +171,9 @@ def test_weights_that_are_not_finite_leave_the_last_good_checkpoint(tmp_path, kw
     assert saved.isfinite()
 
 
-def run_with_best(folder, values, checkpointer_of=DetectionCheckpointer, start=0, state=None, **kw):
+def run_with_best(
+    folder, values, checkpointer_of=DetectionCheckpointer, start=0, resume_from=None, **kw
+):
     trainer = loss_trainer([1.0] * len(values))
     checkpointer = checkpointer_of(trainer.model, str(folder), trainer=trainer)
     checkpointer.tag_last_checkpoint("model_0000000.pth")
@@ -181,8 +183,8 @@ def run_with_best(folder, values, checkpointer_of=DetectionCheckpointer, start=0
             BestCheckpointer(1, checkpointer, "bbox/AP", **kw),
         ]
     )
-    if state:
-        trainer.load_state_dict(state)
+    if resume_from:
+        checkpointer.load(str(folder / resume_from))
     trainer.train(start, start + len(values))
     return trainer
 
@@ -240,11 +242,40 @@ def test_best_checkpoint_is_not_the_one_to_resume_from(tmp_path, checkpointer_of
 
 @pytest.mark.lite
 def test_best_value_survives_a_resume(tmp_path):
-    first = run_with_best(tmp_path, [5.0])
-    run_with_best(tmp_path, [4.0], start=1, state=first.state_dict())
+    run_with_best(tmp_path, [5.0])
+    run_with_best(tmp_path, [4.0], start=1, resume_from="model_best.pth")
     assert best_iteration(tmp_path) == 0
-    run_with_best(tmp_path, [6.0], start=1, state=first.state_dict())
+    run_with_best(tmp_path, [6.0], start=1, resume_from="model_best.pth")
     assert best_iteration(tmp_path) == 1
+
+
+@pytest.mark.lite
+def test_best_value_is_no_state_of_a_hook_in_a_file(tmp_path):
+    run_with_best(tmp_path, [5.0], file_prefix="top")
+    checkpoint = torch.load(tmp_path / "top.pth", weights_only=True)
+    assert "hooks" not in checkpoint["trainer"]
+    assert checkpoint["BestCheckpointer.top"] == {"best_metric": 5.0, "best_iter": 0}
+
+
+def test_best_checkpointer_calls_a_save_that_was_replaced(tmp_path):
+    trainer = loss_trainer([1.0])
+    checkpointer = DetectionCheckpointer(trainer.model, str(tmp_path))
+    trainer.register_hooks([Evaluation([5.0]), BestCheckpointer(1, checkpointer, "bbox/AP")])
+    saved = []
+    checkpointer.save = lambda name, **extra: saved.append((name, extra))
+    trainer.train(0, 1)
+    assert saved == [("model_best", {"iteration": 0})]
+
+
+@pytest.mark.lite
+def test_other_checkpoints_are_named_after_the_best_one_was_saved(tmp_path):
+    trainer = loss_trainer([1.0])
+    checkpointer = DetectionCheckpointer(trainer.model, str(tmp_path))
+    trainer.register_hooks([Evaluation([5.0]), BestCheckpointer(1, checkpointer, "bbox/AP")])
+    trainer.train(0, 1)
+    assert not checkpointer.has_checkpoint()
+    checkpointer.save("model_0000001")
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
 
 
 @pytest.mark.parametrize(

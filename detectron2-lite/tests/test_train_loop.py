@@ -23,6 +23,7 @@ from toy_trainers import (
     tree,
 )
 
+import detectron2
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import (
     AMPTrainer,
@@ -532,6 +533,9 @@ def test_state_of_amp_trainer_has_the_tree_of_the_reference():
     expected_group = expected["optimizer"].pop("param_groups")[1]
     for name in ("lr", "betas", "weight_decay", "params"):
         assert_tree(group[name], expected_group[name])
+    # The reference ran without CUDA, where upstream switches its scaler off, whose state is {}.
+    if "lite" in detectron2.__version__:
+        expected["grad_scaler"] = torch.amp.GradScaler("cpu").state_dict()
     assert_tree(actual, expected)
 
 
@@ -578,10 +582,9 @@ def test_given_scaler_is_used_logged_and_stored():
 
 
 @pytest.mark.lite
-@pytest.mark.parametrize("saved_by", ["SimpleTrainer", "unscaled AMPTrainer"])
-def test_amp_trainer_resumes_from_a_checkpoint_without_scale(saved_by, caplog):
-    cls = SimpleTrainer if saved_by == "SimpleTrainer" else AMPTrainer
-    state = loss_trainer([], cls).state_dict()
+@pytest.mark.parametrize("scaler_state", [{}, {"grad_scaler": {}}])  # of SimpleTrainer, +lite.1
+def test_amp_trainer_resumes_from_a_checkpoint_without_scale(scaler_state, caplog):
+    state = loss_trainer([]).state_dict() | scaler_state
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     trainer = loss_trainer([], AMPTrainer, grad_scaler=scaler)
     trainer.load_state_dict({**state, "iteration": 3})

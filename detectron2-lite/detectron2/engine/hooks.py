@@ -1,13 +1,14 @@
 """Hooks for a trainer: timing, learning rate, checkpoints, evaluation, metric writers."""
 
-import copy
+import contextlib
 import datetime
 import functools
 import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -220,9 +221,12 @@ class BestCheckpointer(HookBase):
     that a resumed run continues where training was. A resumed run knows the best value up to its
     checkpoint; the value of that very iteration only if the `PeriodicCheckpointer` comes behind.
 
+    The best value is an entry of its own in all files of the checkpointer. Upstream ignores it
+    there; it could not resume from a file that has it among the states of hooks.
+
     Args:
         eval_period: period of the `EvalHook`; 0 compares only after training.
-        checkpointer: what saves.
+        checkpointer: what saves, the same that saves and loads the trainer.
         val_metric: name of the stored metric, as in "bbox/AP50".
         mode: "max" or "min": which values are better.
         file_prefix: name of the file without suffix.
@@ -241,12 +245,15 @@ class BestCheckpointer(HookBase):
     ):
         assert mode in ("max", "min"), f'mode must be "max" or "min", got {mode!r}'
         self._period = eval_period
-        self._checkpointer = _without_tagging(checkpointer)
+        self._checkpointer = checkpointer
         self._val_metric = val_metric
         self._sign = 1 if mode == "max" else -1
         self._file_prefix = file_prefix
         self.best_metric: float | None = None
         self.best_iter: int | None = None
+        checkpointer.checkpointables[f"BestCheckpointer.{file_prefix}"] = SimpleNamespace(
+            state_dict=self._best, load_state_dict=self.load_state_dict
+        )
 
     def after_step(self) -> None:
         """Compare after a periodic evaluation."""
@@ -258,14 +265,11 @@ class BestCheckpointer(HookBase):
         if _is_complete(self.trainer):
             self._compare()
 
-    def state_dict(self) -> dict[str, Any]:
-        """The best value and its iteration; {} as long as there is none."""
-        if self.best_metric is None:
-            return {}
+    def _best(self) -> dict[str, Any]:
         return {"best_metric": self.best_metric, "best_iter": self.best_iter}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore the best value."""
+        """Restore the best value, also from files that have it as the state of this hook."""
         self.best_metric = state_dict["best_metric"]
         self.best_iter = state_dict["best_iter"]
 
@@ -295,7 +299,8 @@ class BestCheckpointer(HookBase):
 
     def _save(self, value: float, iteration: int) -> None:
         self.best_metric, self.best_iter = value, iteration
-        self._checkpointer.save(self._file_prefix, iteration=iteration)
+        with _without_tagging(self._checkpointer):
+            self._checkpointer.save(self._file_prefix, iteration=iteration)
 
 
 class EvalHook(HookBase):
@@ -416,11 +421,15 @@ def _metric(name: str, value: Any) -> float:
         ) from e
 
 
-def _without_tagging(checkpointer: Checkpointer) -> Checkpointer:
-    """The same checkpointer, whose `save` leaves `last_checkpoint` alone."""
-    untagged = copy.copy(checkpointer)
-    untagged.tag_last_checkpoint = lambda basename: None
-    return untagged
+@contextlib.contextmanager
+def _without_tagging(checkpointer: Checkpointer) -> Iterator[None]:
+    """Let `save` leave `last_checkpoint` alone."""
+    tag_last_checkpoint = checkpointer.tag_last_checkpoint
+    checkpointer.tag_last_checkpoint = lambda basename: None
+    try:
+        yield
+    finally:
+        checkpointer.tag_last_checkpoint = tag_last_checkpoint
 
 
 def _representative_group(optimizer: Optimizer) -> int:

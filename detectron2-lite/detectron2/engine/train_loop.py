@@ -418,11 +418,16 @@ class AMPTrainer(SimpleTrainer):
         self.grad_scaler = grad_scaler
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the base class and of the loss scaler, {} if that is switched off."""
-        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
+        """The state of the base class and of the loss scaler."""
+        scaler = self.grad_scaler
+        if not scaler.is_enabled():
+            # Upstream's scaler is always enabled, and such a one refuses the state {} of one that
+            # is not: the file gets the state of a scaler that has not been used yet.
+            scaler = torch.amp.GradScaler("cpu")
+        return {**super().state_dict(), "grad_scaler": scaler.state_dict()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore also the loss scaler, where the checkpoint holds one."""
+        """Restore also the loss scaler; without one in the checkpoint it starts anew."""
         super().load_state_dict(state_dict)
         scaler_state = state_dict.get("grad_scaler")
         if scaler_state:
