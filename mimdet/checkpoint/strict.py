@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +58,7 @@ class StrictCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, f: str) -> Any:
         try:
-            return super()._load_file(f)
+            return _with_state_dict(super()._load_file(f), f)
         except ValueError:
             tensors = _foreign_tensors(f)
             if tensors is None:
@@ -120,6 +121,20 @@ def _refuse_gaps(
         "train.allow_unexpected"
     )
     raise ValueError("\n  ".join(lines))
+
+
+def _with_state_dict(checkpoint: dict[str, Any], path: str) -> dict[str, Any]:
+    """The checkpoint, if its model is a state dict; upstream takes any content for one."""
+    model = checkpoint["model"]
+    if not isinstance(model, Mapping):
+        raise ValueError(f"{path} is not a checkpoint: its model is {type(model).__name__}")
+    for name, value in model.items():
+        if not isinstance(value, Tensor | np.ndarray):
+            raise ValueError(
+                f"{path} is not a checkpoint: it must hold a state dict, or a dict with one under "
+                f"'model', but its entry {name!r} is {type(value).__name__} (train.init_checkpoint)"
+            )
+    return checkpoint
 
 
 def _foreign_tensors(path: str) -> dict[str, Tensor] | None:

@@ -7,6 +7,7 @@ import torch
 from golden_models import fill
 from torch import nn
 
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.structures import ImageList
 from mimdet.checkpoint.convert import Source
 from mimdet.checkpoint.strict import StrictCheckpointer
@@ -313,6 +314,20 @@ def their_source(monkeypatch):
     monkeypatch.setattr("mimdet.checkpoint.convert.SOURCES", (source,))
 
 
+def read_as_upstream(self, path: str) -> dict:
+    """What upstream's `_load_file` makes of a torch file: all of it is the model, or "model" is."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return content if "model" in content else {"model": content}
+
+
+@pytest.fixture(params=["this one", "upstream"])
+def provider(request, monkeypatch):
+    """Files are read as the installed Detectron2 reads them, and as upstream does."""
+    if request.param == "upstream":
+        monkeypatch.setattr(DetectionCheckpointer, "_load_file", read_as_upstream)
+
+
+@pytest.mark.usefixtures("provider")
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize(
     "wrapped",
@@ -332,6 +347,7 @@ def test_known_names_of_others_are_converted(tmp_path, caplog, their_source, wra
     assert "names of theirs, which are converted" in caplog.text
 
 
+@pytest.mark.usefixtures("provider")
 def test_a_converted_checkpoint_must_fit_all_the_same(tmp_path, their_source):
     names = theirs(two_layers().state_dict())
     del names["their_body.bias"]
@@ -340,7 +356,11 @@ def test_a_converted_checkpoint_must_fit_all_the_same(tmp_path, their_source):
         StrictCheckpointer(two_layers()).load(str(tmp_path / "model.pth"))
 
 
-@pytest.mark.parametrize("content", [{"state_dict": {"x": torch.ones(1)}, "meta": {}}, {"a": 1}])
+@pytest.mark.usefixtures("provider")
+@pytest.mark.parametrize(
+    "content",
+    [{"state_dict": {"x": torch.ones(1)}, "meta": {}}, {"a": 1}, {"model": 3}, {"model": {"a": 1}}],
+)
 def test_a_wrapped_file_of_unknown_names_is_refused_as_before(tmp_path, their_source, content):
     torch.save(content, tmp_path / "model.pth")
     with pytest.raises(ValueError, match="model.pth is not a checkpoint"):
