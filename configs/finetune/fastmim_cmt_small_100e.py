@@ -1,12 +1,13 @@
 """CMT-S fine-tuned on ImageNet-1k after FastMIM, 100 epochs, with the settings of Swin-B.
 
-Guo et al. 2022, arXiv 2212.06593; Guo et al. 2021 (CMT), arXiv 2107.06263. Neither settings nor a
-result of this model are published. Its position tables are resized from 128 to 224 pixels.
+Guo et al. 2022, arXiv 2212.06593; Guo et al. 2021 (CMT), arXiv 2107.06263. No settings of this
+model are published. Its position tables are resized from 128 to 224 pixels.
 
     python lazyconfig_train_net.py --num-gpus 8 --config-file \
         configs/finetune/fastmim_cmt_small_100e.py \
         imagenet.root=IMAGENET mae_checkpoint.path=FASTMIM_CMT_SMALL.pth
 
+Published (not reproduced here): 83.9 top-1, after 800 epochs of pretraining.
 Counted here: 26,256,160 parameters.
 """
 

@@ -1,12 +1,13 @@
 """PVTv2-B2 fine-tuned on ImageNet-1k after FastMIM, 100 epochs, with the settings of Swin-B.
 
-Guo et al. 2022, arXiv 2212.06593; Wang et al. 2021 (PVTv2), arXiv 2106.13797. Neither settings nor
-a result of this model are published.
+Guo et al. 2022, arXiv 2212.06593; Wang et al. 2021 (PVTv2), arXiv 2106.13797. No settings of this
+model are published.
 
     python lazyconfig_train_net.py --num-gpus 8 --config-file \
         configs/finetune/fastmim_pvtv2_b2_100e.py \
         imagenet.root=IMAGENET mae_checkpoint.path=FASTMIM_PVTV2_B2.pth
 
+Published (not reproduced here): 82.5 top-1, after 800 epochs of pretraining.
 Counted here: 25,362,856 parameters.
 """
 

@@ -7,6 +7,7 @@ published for this backbone:
         --config-file configs/pretrain/fastmim_cmt_small.py \
         dataloader.train.dataset.source=datasets/imagenet
 
+Published (not reproduced here): 83.9 top-1 of a classifier after 800 epochs and fine-tuning.
 Counted here: 27,461,491 parameters.
 """
 

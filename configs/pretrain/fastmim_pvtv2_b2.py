@@ -6,6 +6,7 @@ published for this backbone:
     python lazyconfig_train_net.py --num-gpus 8 --config-file configs/pretrain/fastmim_pvtv2_b2.py \
         dataloader.train.dataset.source=datasets/imagenet
 
+Published (not reproduced here): 82.5 top-1 of a classifier after 800 epochs and fine-tuning.
 Counted here: 28,251,763 parameters.
 """
 

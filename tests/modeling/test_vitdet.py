@@ -278,14 +278,21 @@ def test_an_eps_without_a_norm_is_refused():
 
 def test_images_are_padded_to_the_square_and_otherwise_to_the_coarsest_stride():
     assert pyramid().size_divisibility == 32
-    assert pyramid().padding_constraints == {"size_divisibility": 32, "square_size": 0}
-    assert pyramid(square_pad=64).padding_constraints["square_size"] == 64
     model = tiny_detector(load("vitdet/detector_cases.json.gz")["mask_rcnn"])
     padded = model.preprocess_image([{"image": image(0, 40, 100)}, {"image": image(1, 128, 8)}])
     assert padded.tensor.shape == (2, 3, 128, 128)
     model.backbone._square_pad = 0
     padded = model.preprocess_image([{"image": image(0, 40, 100)}, {"image": image(1, 33, 8)}])
     assert padded.tensor.shape == (2, 3, 64, 128)
+
+
+def test_a_square_that_is_no_multiple_of_the_stride_stays_as_it_is():
+    model = tiny_detector(load("vitdet/detector_cases.json.gz")["mask_rcnn"])
+    model.backbone._square_pad = 112
+    padded = model.preprocess_image([{"image": image(0, 40, 100)}])
+    assert padded.tensor.shape == (1, 3, 112, 112)
+    shapes = [tuple(x.shape[-2:]) for x in model.backbone(padded.tensor).values()]
+    assert shapes == [(28, 28), (14, 14), (7, 7), (3, 3), (2, 2)]
 
 
 @pytest.mark.parametrize("sizes", [[(100, 129)], [(100, 129), (60, 60)]])

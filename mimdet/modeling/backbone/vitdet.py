@@ -244,7 +244,8 @@ class SimpleFeaturePyramid(Backbone):
         top_block: makes coarser levels from the last, as in FPN; None for no more.
         norm: normalises every convolution, see `detectron2.layers.get_norm`; "" for none, and
             then the convolutions have a bias.
-        square_pad: if positive, the side to which images are padded.
+        square_pad: if positive, the side to which images are padded, in pixels. It is taken as it
+            is, whether a multiple of the coarsest stride or not.
         keep_channels: deconvolutions keep the channels of the map instead of halving them, as
             the unofficial ViTDet and ViTAE detectors have it.
         norm_eps: eps of the norms of the convolutions; their own by default.
@@ -254,8 +255,9 @@ class SimpleFeaturePyramid(Backbone):
             is `norm_eps` without a norm.
 
     Reference:
-        Li et al. 2022, arXiv 2203.16527, section 3. Names are Detectron2's; images are padded to
-        a multiple of the coarsest stride, which upstream means to do but does not.
+        Li et al. 2022, arXiv 2203.16527, section 3. Names are Detectron2's; without a square,
+        images are padded to a multiple of the coarsest stride, which upstream means to do but does
+        not.
     """
 
     def __init__(
@@ -306,11 +308,11 @@ class SimpleFeaturePyramid(Backbone):
 
     @property
     def padding_constraints(self) -> dict[str, int]:
-        """How images are padded: to a multiple of the stride, and to the square if there is one."""
-        return {
-            "size_divisibility": self._size_divisibility,
-            "square_size": self._square_pad,
-        }
+        """How images are padded: to the square as it is, or else to a multiple of the stride."""
+        if self._square_pad > 0:
+            # 1 in place of the stride: else a square of 112 would grow to 128
+            return {"square_size": self._square_pad, "size_divisibility": 1}
+        return {"size_divisibility": self._size_divisibility}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) -> ``p{k}``: (B, out_channels, H / 2^k, W / 2^k), finest first."""
