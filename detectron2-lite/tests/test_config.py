@@ -670,3 +670,36 @@ def test_names_that_lite_leaves_out_say_so():
         from detectron2 import model_zoo  # noqa: F401
     with pytest.raises(ImportError, match="cannot import name 'no_such_name'"):
         from detectron2.config import no_such_name  # noqa: F401
+
+
+@pytest.mark.lite
+def test_a_config_reads_like_python():
+    cfg = OmegaConf.create({"train": {"lr": 1e-4, "amp": None}, "names": ["a", "b"], "empty": {}})
+    cfg.model = L(nn.Linear)(in_features="${..train.lr}", out_features=2)
+    cfg.spec = ShapeSpec(channels=3)
+    cfg.ids = {1: "person", "if": 0}
+    assert LazyConfig.to_py(cfg).splitlines() == [
+        "cfg.train = dict(lr=0.0001, amp=None)",
+        "cfg.names = ['a', 'b']",
+        "cfg.empty = dict()",
+        "cfg.model = torch.nn.Linear(in_features='${..train.lr}', out_features=2)",
+        "cfg.spec = detectron2.layers.ShapeSpec(channels=3, height=None, width=None, stride=None)",
+        "cfg.ids = {1: 'person', 'if': 0}",
+    ]
+    assert LazyConfig.to_py(cfg.train, prefix="").splitlines() == ["lr = 0.0001", "amp = None"]
+
+
+@pytest.mark.lite
+def test_long_parts_of_a_config_have_a_line_for_each_entry():
+    inner = L(nn.Linear)(in_features=4, out_features=2)
+    cfg = OmegaConf.create({"model": {f"a_long_name_{i}": inner for i in range(2)}})
+    cfg.model.target = {"_target_": inner, "x": [1, 2]}
+    assert LazyConfig.to_py(cfg) == textwrap.dedent(
+        """\
+        cfg.model = dict(
+            a_long_name_0=torch.nn.Linear(in_features=4, out_features=2),
+            a_long_name_1=torch.nn.Linear(in_features=4, out_features=2),
+            target=dict(_target_=torch.nn.Linear(in_features=4, out_features=2), x=[1, 2]),
+        )
+        """
+    )

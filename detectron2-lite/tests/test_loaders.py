@@ -60,7 +60,7 @@ def test_list_is_serialized_and_every_access_gives_a_new_object(log):
     dataset[0]["a"].append(2)
     assert dataset[0] == {"a": [1]}
     np.testing.assert_array_equal(dataset[3]["b"], np.arange(3))
-    assert "Serializing 4 elements to byte tensors and concatenating them all ..." in log.text
+    assert " 4 elements " in log.text
     assert "Serialized dataset takes" in log.text and "MiB" in log.text
 
 
@@ -238,7 +238,7 @@ def test_batch_is_shared_among_ranks(monkeypatch, log):
         aspect_ratio_grouping=False,
     )
     assert image_ids(make(4), 3) == [[1, 3], [5, 1], [3, 5]]
-    assert "Making batched data loader with batch_size=2" in log.text
+    assert "batch_size=2" in log.text
     for total in (3, 0):
         with pytest.raises(AssertionError):
             make(total)

@@ -39,6 +39,7 @@ from detectron2.engine import (
     hooks,
 )
 from detectron2.solver import WarmupParamScheduler
+from detectron2.utils.events import EventStorage
 
 GOLDEN = golden_data.load("engine")[1]
 
@@ -517,6 +518,38 @@ def test_losses_written_late_are_checked_one_iteration_later(cls):
     with pytest.raises(FloatingPointError, match="iteration=1!"):
         trainer.train(0, 4)
     assert trainer.iter == 2
+
+
+def test_a_data_loader_is_replaced_in_the_middle_of_a_training():
+    trainer = loss_trainer([1.0] * 5)
+    built = []
+
+    def build():
+        built.append(trainer.iter)
+        return [torch.tensor(7.0)] * 3
+
+    trainer.register_hooks([hook_at(2, lambda: trainer.reset_data_loader(build))])
+    trainer.train(0, 5)
+    assert built == [2]
+    values = [value for value, _ in trainer.storage.history("total_loss").values()]
+    assert values == [1.0, 1.0, 7.0, 7.0, 7.0]
+
+
+def test_the_iterator_over_the_data_is_that_of_the_steps():
+    trainer = loss_trainer([1.0, 2.0, 3.0])
+    assert next(trainer._data_loader_iter) == 1.0
+    trainer.train(0, 2)
+    values = [value for value, _ in trainer.storage.history("total_loss").values()]
+    assert values == [2.0, 3.0]
+
+
+def test_losses_can_be_written_without_a_trainer():
+    with EventStorage(5) as storage:
+        SimpleTrainer.write_metrics({"loss": torch.tensor(2.0)}, 0.5, 4, prefix="val_")
+        with pytest.raises(FloatingPointError, match="iteration=4!"):
+            SimpleTrainer.write_metrics({"loss": torch.tensor(math.inf)}, 0.5, 4)
+    assert storage.latest()["val_total_loss"] == (2.0, 4)
+    assert storage.latest()["data_time"] == (0.5, 4)
 
 
 # ------------------------------------------------------------------ AMPTrainer

@@ -215,3 +215,7 @@ def test_fields_without_a_value_are_left_out(storage, caplog):
 def test_nothing_is_printed_after_the_last_iteration(storage, caplog):
     storage.iter = 7
     assert printed(caplog, max_iter=7) == []
+
+
+def test_the_printer_has_the_logger_that_it_prints_to():
+    assert CommonMetricPrinter().logger.name == "detectron2.utils.events"

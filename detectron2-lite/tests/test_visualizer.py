@@ -241,6 +241,39 @@ def test_the_image_is_grey_outside_of_masks_in_bw_mode():
     assert (np.ptp(picture[60, 60:90], axis=1) > 20).all()
 
 
+def test_the_whole_image_is_grey_in_bw_mode_without_masks():
+    image = GREY.copy()
+    image[..., 0] = 200
+    boxes = Instances(image.shape[:2])
+    boxes.pred_boxes = Boxes([[40.0, 20, 100, 70]])
+    visualizer = Visualizer(image, META, instance_mode=ColorMode.IMAGE_BW)
+    picture = visualizer.draw_instance_predictions(boxes).get_image()
+    assert (np.ptp(picture[:15], axis=2) <= 1).all()
+    assert (np.ptp(picture[40:60, 50:90], axis=2) <= 1).all()
+
+
+def test_a_soft_mask_is_as_opaque_as_its_pixels_are_probable():
+    mask = np.zeros(GREY.shape[:2])
+    mask[20:70, 40:70], mask[20:70, 70:100] = 0.4, 1.0
+    picture = Visualizer(GREY).draw_soft_mask(mask, "r", alpha=0.5).get_image().astype(int)
+    change = np.abs(picture - GREY).sum(axis=2)
+    assert not change[:15].any()
+    assert 0 < change[45, 55] < change[45, 85]
+    assert change[45, 55] == pytest.approx(0.4 * change[45, 85], abs=4)
+
+
+@pytest.mark.lite
+def test_the_text_of_a_soft_mask_is_where_it_is_probable():
+    mask = np.zeros(GREY.shape[:2])
+    mask[20:70, 40:100] = 0.8
+    plain = Visualizer(GREY).draw_soft_mask(mask, "r").get_image()
+    named = Visualizer(GREY).draw_soft_mask(mask, "r", text="cat").get_image()
+    rows, columns, _ = np.nonzero(plain != named)
+    assert rows.min() >= 20 and rows.max() < 70 and columns.min() >= 40 and columns.max() < 100
+    with pytest.raises(ValueError, match="a mask must have the size of the image"):
+        Visualizer(GREY).draw_soft_mask(mask[1:])
+
+
 @pytest.mark.lite
 def test_drawing_leaves_the_random_numbers_of_a_training_alone():
     before = np.random.get_state()[1].copy()

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detectron2.config.files import as_config, run_config_file
 from detectron2.config.overrides import apply_override
+from detectron2.config.python_text import dump_python
 from detectron2.config.yaml_files import dump_yaml, load_yaml
 from detectron2.utils.file_io import PathManager, atomic_write
 from detectron2.utils.registry import dotted_name
@@ -157,6 +158,19 @@ class LazyConfig:
         for text in overrides:
             apply_override(cfg, text)
         return cfg
+
+    @staticmethod
+    def to_py(cfg: DictConfig, prefix: str = "cfg.") -> str:
+        """A config as text that reads like Python: `cfg.model = torch.nn.Linear(in_features=4)`.
+
+        Args:
+            cfg: the config.
+            prefix: written before each of its keys.
+
+        Returns:
+            One assignment per key, for reading and comparing, not for execution.
+        """
+        return dump_python(cfg, prefix)
 
 
 def _load_yaml_file(filename: str) -> DictConfig | ListConfig:

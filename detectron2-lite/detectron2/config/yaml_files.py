@@ -30,7 +30,7 @@ def dump_yaml(cfg: Container) -> tuple[str, list[str]]:
     Raises:
         Exception: whatever an object in the config raises when it is asked for its parts.
     """
-    converter = _PlainConverter()
+    converter = PlainConverter()
     text = _dump_plain(converter.convert(cfg))
     return text, converter.problems + _read_back_problems(text)
 
@@ -49,13 +49,14 @@ def _read_back_problems(text: str) -> list[str]:
     return [] if _dump_plain(loaded) == text else ["what is read differs from what was saved"]
 
 
-class _PlainConverter:
+class PlainConverter:
     """Turns configs into dicts, lists and values; `problems` collects names that find nothing."""
 
     def __init__(self):
         self.problems: list[str] = []
 
     def convert(self, cfg: Any) -> Any:
+        """A copy of a config, or of a part of it, in dicts and lists; other values stay as is."""
         if isinstance(cfg, Container):
             if dataclasses.is_dataclass(OmegaConf.get_type(cfg)):
                 return self._convert_dataclass(cfg)

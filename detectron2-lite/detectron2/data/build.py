@@ -248,7 +248,7 @@ def build_batch_data_loader(
         ValueError: both batch sizes are given.
     """
     batch_size = _batch_size_per_rank(total_batch_size, single_gpu_batch_size)
-    logger.info("Making batched data loader with batch_size=%d", batch_size)
+    logger.info("Every process loads batches of batch_size=%d", batch_size)
     if isinstance(dataset, IterableDataset):
         assert sampler is None, "sampler must be None for an iterable dataset"
     else:

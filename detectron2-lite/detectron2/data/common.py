@@ -46,10 +46,7 @@ class DatasetFromList(Dataset):
 
 class _SerializedList:
     def __init__(self, lst: list[Any]):
-        logger.info("Serializing the dataset using: %s", type(self))
-        logger.info(
-            "Serializing %d elements to byte tensors and concatenating them all ...", len(lst)
-        )
+        logger.info("Packing %d elements into one buffer, which all workers can share", len(lst))
         data, ends = bytearray(), []
         for element in lst:
             data += pickle.dumps(element, protocol=pickle.HIGHEST_PROTOCOL)

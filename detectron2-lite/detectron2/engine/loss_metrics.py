@@ -19,6 +19,7 @@ class LossMetrics:
         losses: one-element tensors (n of them) by name, the same names on every rank.
         data_time: seconds that this rank has waited for data.
         images: names of the images of this rank.
+        prefix: of the names of the losses, and of `total_loss`, in the storage.
     """
 
     def __init__(
@@ -27,7 +28,9 @@ class LossMetrics:
         losses: Mapping[str, torch.Tensor],
         data_time: float,
         images: list[str],
+        prefix: str = "",
     ):
+        self._prefix = prefix
         self._images = images
         self._iteration = iteration
         self._names = list(losses)
@@ -63,7 +66,8 @@ class LossMetrics:
                 + describe_images(self._bad_images(together))
             )
         scalars = {"data_time": max(data_times), "rank_data_time": self._data_time}
-        scalars.update({"total_loss": total, **losses})
+        for name, loss in {"total_loss": total, **losses}.items():
+            scalars[f"{self._prefix}{name}"] = loss
         get_event_storage().put_scalars(cur_iter=self._iteration, **scalars)
 
     def _bad_images(self, together: bool) -> dict[int, list[str]]:

@@ -249,7 +249,7 @@ class SimpleTrainer(TrainerBase):
         self.gather_metric_period = gather_metric_period
         self.zero_grad_before_forward = zero_grad_before_forward
         self.async_write_metrics = async_write_metrics
-        self._data_iterator: Iterator[Any] | None = None
+        self._iterator: Iterator[Any] | None = None
         self._pending_metrics: LossMetrics | None = None
 
     def run_step(self) -> None:
@@ -277,7 +277,7 @@ class SimpleTrainer(TrainerBase):
             self.optimizer.zero_grad()
         self._backward(total_loss)
         self.after_backward()
-        self._write_metrics(losses, data_time, data)
+        self._write_metrics(losses, data_time, data=data)
         self._update()
 
     def state_dict(self) -> dict[str, Any]:
@@ -289,14 +289,46 @@ class SimpleTrainer(TrainerBase):
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
 
+    def reset_data_loader(self, data_loader_builder: Callable[[], Iterable[Any]]) -> None:
+        """Replace the loader from the next iteration on, in the middle of a training too.
+
+        Args:
+            data_loader_builder: makes the new loader; called after the old one is given up, whose
+                workers would need memory at the same time.
+        """
+        self.data_loader = self._iterator = None
+        self.data_loader = data_loader_builder()
+
+    @staticmethod
+    def write_metrics(
+        loss_dict: Mapping[str, torch.Tensor], data_time: float, cur_iter: int, prefix: str = ""
+    ) -> None:
+        """Store losses and `data_time` as an iteration does; all ranks must call this.
+
+        Args:
+            loss_dict: one-element tensors by name, the same names on every rank.
+            data_time: seconds that this rank has waited for data.
+            cur_iter: the iteration that they belong to.
+            prefix: of the names of the losses, and of `total_loss`, in the storage.
+
+        Raises:
+            FloatingPointError: the sum of the losses is not finite.
+        """
+        LossMetrics(cur_iter, loss_dict, data_time, [], prefix).store(together=True)
+
     def _final_calls(self) -> list[Callable[[], None]]:
         return [self._flush_last_metrics, *super()._final_calls()]
 
+    @property
+    def _data_loader_iter(self) -> Iterator[Any]:
+        """The iterator over the data, by the name that subclasses of upstream's trainer read."""
+        if self._iterator is None:
+            self._iterator = iter(self.data_loader)
+        return self._iterator
+
     def _next_data(self) -> Any:
-        if self._data_iterator is None:
-            self._data_iterator = iter(self.data_loader)
         try:
-            return next(self._data_iterator)
+            return next(self._data_loader_iter)
         except StopIteration:
             raise StopIteration(
                 f"the data loader ended before iteration {self.iter} of {self.max_iter}; "
@@ -330,13 +362,19 @@ class SimpleTrainer(TrainerBase):
         self.optimizer.step()
 
     def _write_metrics(
-        self, losses: Mapping[str, torch.Tensor], data_time: float, data: Any = None
+        self,
+        loss_dict: Mapping[str, torch.Tensor],
+        data_time: float,
+        prefix: str = "",
+        data: Any = None,
     ) -> None:
         """Store the losses of this iteration, or of the one before when writing lags behind."""
         self._flush_metrics()
         if (self.iter + 1) % self.gather_metric_period != 0:
             return
-        self._pending_metrics = LossMetrics(self.iter, losses, data_time, image_names(data))
+        self._pending_metrics = LossMetrics(
+            self.iter, loss_dict, data_time, image_names(data), prefix
+        )
         if not self.async_write_metrics:
             self._flush_metrics()
 

@@ -5,7 +5,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -106,11 +106,8 @@ def inference_on_dataset(
         evaluator = DatasetEvaluators(evaluator or [])
     logger.info(f"Start inference on {len(data_loader)} batches")
     evaluator.reset()
-    with ExitStack() as stack:
-        if isinstance(model, nn.Module):
-            stack.enter_context(inference_context(model))
-        # Not inference_mode: its tensors could never enter autograd later.
-        stack.enter_context(torch.no_grad())
+    mode = inference_context(model) if isinstance(model, nn.Module) else nullcontext()
+    with mode, torch.no_grad():  # not inference_mode: its tensors could never enter autograd later
         _run(model, data_loader, evaluator, callbacks or {})
     results = evaluator.evaluate()
     return {} if results is None else results

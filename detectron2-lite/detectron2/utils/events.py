@@ -318,7 +318,7 @@ class CommonMetricPrinter(EventWriter):
     """
 
     def __init__(self, max_iter: int | None = None, window_size: int = 20):
-        self._logger = logging.getLogger(__name__)
+        self.logger = logging.getLogger(__name__)
         self._max_iter = max_iter
         self._window_size = window_size
 
@@ -330,7 +330,7 @@ class CommonMetricPrinter(EventWriter):
         storage = get_event_storage()
         if storage.iter == self._max_iter:
             return
-        self._logger.info(
+        self.logger.info(
             " %siter: %d  %s  %s  %s lr: %s  %s",
             self._eta(storage),
             storage.iter,

@@ -126,8 +126,8 @@ class Visualizer:
         masks = found.get("pred_masks")
         if isinstance(masks, ROIMasks):
             masks = masks.to_bitmasks(found["pred_boxes"], *self.img.shape[:2])
-        if self._instance_mode is ColorMode.IMAGE_BW and masks is not None:
-            self._grey_outside(self._bitmaps(masks))
+        if self._instance_mode is ColorMode.IMAGE_BW:
+            self._grey_outside([] if masks is None else self._bitmaps(masks))
         return self.overlay_instances(
             boxes=found.get("pred_boxes"),
             labels=_create_text_labels(classes, scores, names),
@@ -333,6 +333,35 @@ class Visualizer:
         canvas.paste(_rgb(edge_color or color), box, outline)
         if text is not None:
             self.draw_text(text, _middle(bitmap), color=color)
+        return self.output
+
+    def draw_soft_mask(
+        self,
+        soft_mask: np.ndarray,
+        color: Color | None = None,
+        *,
+        text: str | None = None,
+        alpha: float = 0.5,
+    ) -> VisImage:
+        """Fill a mask, the more opaque the more probable a pixel is.
+
+        Args:
+            soft_mask: (H, W) probabilities in [0, 1], in the size of the image.
+            color: by default a new one.
+            text: written in the middle of what is more probable than not.
+            alpha: opacity at probability 1, 0 to 1.
+
+        Raises:
+            ValueError: the mask has not the size of the image.
+        """
+        likely = self._bitmap(np.asarray(soft_mask) > 0.5)
+        color = self._new_colors(1)[0] if color is None else color
+        canvas = self.output.canvas
+        opacity = (np.clip(soft_mask, 0, 1) * alpha * 255).round().astype(np.uint8)
+        opacity = Image.fromarray(opacity).resize(canvas.size)
+        canvas.paste(_rgb(color), (0, 0), opacity)
+        if text is not None and likely.any():
+            self.draw_text(text, _middle(likely), color=color)
         return self.output
 
     def _draw_label(

@@ -47,11 +47,14 @@ class AugInput:
 
     def transform(self, tfm: Transform) -> None:
         """Replace all data that is present by its transformed version."""
-        self.image = tfm.apply_image(self.image)
-        if self.boxes is not None:
-            self.boxes = tfm.apply_box(self.boxes)
-        if self.sem_seg is not None:
-            self.sem_seg = tfm.apply_segmentation(self.sem_seg)
+        for name, apply in (
+            ("image", tfm.apply_image),
+            ("boxes", tfm.apply_box),
+            ("sem_seg", tfm.apply_segmentation),
+        ):
+            data = getattr(self, name)
+            if data is not None:
+                setattr(self, name, apply(data))
 
     def apply_augmentations(
         self, augmentations: Sequence["Augmentation | Transform"]

@@ -139,8 +139,9 @@ class RPN(nn.Module):
         self.box2box_transform = box2box_transform
         self.batch_size_per_image = batch_size_per_image
         self.positive_fraction = positive_fraction
-        self.pre_nms_topk = {True: pre_nms_topk[0], False: pre_nms_topk[1]}
-        self.post_nms_topk = {True: post_nms_topk[0], False: post_nms_topk[1]}
+        # Test before training, so that `self.training` is the index.
+        self.pre_nms_topk = tuple(pre_nms_topk)[::-1]
+        self.post_nms_topk = tuple(post_nms_topk)[::-1]
         self.nms_thresh = nms_thresh
         self.min_box_size = float(min_box_size)
         self.anchor_boundary_thresh = anchor_boundary_thresh

@@ -273,10 +273,11 @@ class StandardROIHeads(ROIHeads):
         """The mask loss of foreground proposals in training, detections with masks otherwise."""
         if not self.mask_on:
             return {} if self.training else instances
+        source = "pred_boxes"
         if self.training:
+            source = "proposal_boxes"
             instances, _ = select_foreground_proposals(instances, self.num_classes)
-            boxes = [x.proposal_boxes for x in instances]
-        else:
-            boxes = [x.pred_boxes for x in instances]
-        maps = [features[name] for name in self.mask_in_features]
-        return self.mask_head(self.mask_pooler(maps, boxes), instances)
+        pooled = self.mask_pooler(
+            [features[name] for name in self.mask_in_features], [x.get(source) for x in instances]
+        )
+        return self.mask_head(pooled, instances)
