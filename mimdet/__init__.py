@@ -1,13 +1,25 @@
 """mimdet: detection with backbones pre-trained by masked image modelling."""
 
-from importlib.util import find_spec
+import sys
 
 __version__ = "0.1.0"
 
-if find_spec("detectron2") is None:
-    raise ModuleNotFoundError(
-        "mimdet needs Detectron2, which is not installed. Either of two will do: detectron2-lite, "
-        "by `pip install ./detectron2-lite` in a clone of mimdet, or upstream's, by its own guide "
-        "(https://detectron2.readthedocs.io/tutorials/install.html)",
-        name="detectron2",
-    )
+
+class _WithoutDetectron2:
+    """Import hook that says what to do where no Detectron2 is installed, once a module needs it."""
+
+    @staticmethod
+    def find_spec(fullname: str, path: object = None, target: object = None) -> None:
+        if fullname == "detectron2":
+            raise ModuleNotFoundError(
+                "mimdet needs Detectron2, which is not installed. Either of two will do: "
+                "detectron2-lite, by `pip install ./detectron2-lite` in a clone of mimdet, or "
+                "upstream's, by its own guide "
+                "(https://detectron2.readthedocs.io/tutorials/install.html)",
+                name=fullname,
+            )
+
+
+# Last, so that it is asked only about a package that nobody else finds. Not an error here: some
+# parts, such as the layers, do without Detectron2.
+sys.meta_path.append(_WithoutDetectron2)
