@@ -45,9 +45,7 @@ ALLOWED = {
     "lazyconfig_train_net": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf", "cloudpickle"},
     "detectron2": {
         *("torch", "torchvision", "fvcore", "iopath", "omegaconf", "hydra", "pycocotools"),
-        *("numpy", "PIL", "shapely"),
-        # optional, imported where they are used
-        *("faster_coco_eval", "lvis"),
+        *("numpy", "PIL", "shapely", "faster_coco_eval"),
         # what the libraries above bring along
         *("cloudpickle", "tabulate", "termcolor", "yaml"),
     },

@@ -14,7 +14,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from crowded_scene import crowded_ground_truth, noisy_detections
 from omegaconf import OmegaConf
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from detectron2.config import LazyCall, instantiate
@@ -155,9 +158,6 @@ def test_summary_lines_on_stdout_hold_the_twelve_stored_numbers(max_dets, datase
 
 @pytest.mark.lite
 def test_summary_lines_are_those_of_pycocotools(dataset, capsys):
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
     truth = COCO(str(GROUND_TRUTH_FILE))
     reference = COCOeval(truth, truth.loadRes([dict(r) for r in PREDICTIONS]), "bbox")
     reference.evaluate()
@@ -375,113 +375,53 @@ def test_log_lines_hold_the_tables(small, tmp_path):
     assert re.search(r"\| person +\| 50.495 \| dog +\| nan +\|", text)
 
 
-def crowded_ground_truth(random: np.random.RandomState) -> dict:
-    """40 images of 100 x 100 with eight ellipses of three classes each, a few of them crowds."""
-    angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
-    annotations = []
-    for index in range(320):
-        centre, radius = random.uniform(20, 80, 2), random.uniform(2, 20, 2)
-        points = centre + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        annotations.append(
-            {
-                "id": index + 1,
-                "image_id": index // 8 + 1,
-                "category_id": int(random.choice([3, 7, 8])),
-                "bbox": [*(centre - radius), *(2 * radius)],
-                "area": float(3 * radius.prod()),
-                "iscrowd": int(random.rand() < 0.05),
-                "segmentation": [points.reshape(-1).tolist()],
-            }
-        )
-    names = {3: "person", 7: "dog", 8: "cat"}
+def by_pycocotools(truth: COCO, results: list[dict], task: str, max_dets: int) -> dict:
+    """The metrics of `COCOEvaluator` from pycocotools' precision."""
+    dropped = "bbox" if task == "segm" else None
+    detections = [{k: v for k, v in result.items() if k != dropped} for result in results]
+    reference = COCOeval(truth, truth.loadRes(detections), task)
+    reference.params.maxDets = [1, max_dets // 2, max_dets]
+    reference.evaluate()
+    reference.accumulate()
+    precision = reference.eval["precision"][..., -1]  # (T, R, K, areas)
+
+    def mean(values):
+        return 100 * values[values > -1].mean()
+
+    whole = precision[..., 0]
     return {
-        "images": [
-            {"id": i, "file_name": f"{i}.png", "height": 100, "width": 100} for i in range(1, 41)
-        ],
-        "categories": [{"id": i, "name": name} for i, name in names.items()],
-        "annotations": annotations,
+        **{"AP": mean(whole), "AP50": mean(whole[0]), "AP75": mean(whole[5])},
+        **{f"AP{size}": mean(precision[..., i]) for i, size in enumerate("sml", 1)},
+        **{f"AP-{c['name']}": mean(whole[:, :, k]) for k, c in enumerate(truth.cats.values())},
     }
 
 
-def noisy_detections(annotations: list[dict], random: np.random.RandomState) -> Instances:
-    """Five detections near each object, a fifth of them of a random class; scores have ties."""
-    boxes = np.array([a["bbox"] for a in annotations]).repeat(5, axis=0)
-    boxes[:, 2:] += boxes[:, :2]
-    boxes += random.normal(0, 2, boxes.shape)
-    classes = np.array([[3, 7, 8].index(a["category_id"]) for a in annotations]).repeat(5)
-    classes = np.where(random.rand(len(boxes)) < 0.8, classes, random.randint(3, size=len(boxes)))
-    instances = Instances((100, 100))
-    instances.pred_boxes = Boxes(boxes)
-    instances.pred_boxes.clip((100, 100))
-    instances.scores = torch.from_numpy(random.rand(len(boxes)).round(2))
-    instances.pred_classes = torch.from_numpy(classes)
-    masks = ROIMasks(torch.from_numpy(random.uniform(0.3, 1, (len(boxes), 7, 7))).float())
-    instances.pred_masks = masks.to_bitmasks(instances.pred_boxes, 100, 100).tensor
-    return instances
-
-
-@pytest.mark.lite
-@pytest.mark.parametrize("max_dets", [None, 5])
-def test_both_implementations_give_the_same_numbers(max_dets, tmp_path, capsys):
-    pytest.importorskip("faster_coco_eval")
-    random = np.random.RandomState(0)
-    truth = crowded_ground_truth(random)
+@pytest.mark.parametrize(("max_dets", "seed"), [(None, 0), (None, 1), (12, 2)])
+def test_every_metric_is_that_of_pycocotools(max_dets, seed, tmp_path):
+    random = np.random.RandomState(seed)
+    truth = crowded_ground_truth(random, size=360)
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     batches = []
     for image in truth["images"]:
         annotations = [a for a in truth["annotations"] if a["image_id"] == image["id"]]
-        batches.append(
-            ([{"image_id": image["id"]}], [{"instances": noisy_detections(annotations, random)}])
-        )
-    results, summaries = {}, {}
+        found = {"instances": noisy_detections(annotations, random, size=360)}
+        batches.append(([{"image_id": image["id"]}], [found]))
     with registered(tmp_path / "gt.json") as name:
-        for fast in (False, True):
-            evaluator = COCOEvaluator(
-                name, distributed=False, max_dets_per_image=max_dets, use_fast_impl=fast
-            )
-            results[fast] = run_evaluator(evaluator, batches)
-            lines = capsys.readouterr().out.splitlines()
-            summaries[fast] = [line for line in lines if line.startswith(" Average")]
-    assert list(results[True]) == list(results[False]) == ["bbox", "segm"]
-    for task, expected in results[False].items():
-        assert 1 < expected["AP"] < 99
-        assert list(results[True][task]) == list(expected)
-        assert dict(results[True][task]) == pytest.approx(expected, rel=0, abs=1e-12, nan_ok=True)
-    assert summaries[True] == summaries[False] and len(summaries[True]) == 24
+        evaluator = COCOEvaluator(
+            name, distributed=False, output_dir=str(tmp_path), max_dets_per_image=max_dets
+        )
+        actual = run_evaluator(evaluator, batches)
+    results = json.loads((tmp_path / "coco_instances_results.json").read_text())
+    index = COCO(str(tmp_path / "gt.json"))
+    assert list(actual) == ["bbox", "segm"]
+    for task, metrics in actual.items():
+        expected = by_pycocotools(index, results, task, max_dets or 100)
+        assert all(1 < value < 99 for value in expected.values())
+        assert dict(metrics) == pytest.approx(expected, rel=0, abs=1e-12)
 
 
 @pytest.mark.lite
-@pytest.mark.parametrize(
-    ("fast", "said"), [(False, r" official .*\(pycocotools 2"), (True, "unofficial .*faster-coco")]
-)
-def test_the_log_says_which_implementation_evaluates(fast, said, small):
-    if fast:
-        pytest.importorskip("faster_coco_eval")
-    evaluator = COCOEvaluator(small, distributed=False, use_fast_impl=fast)
-    with captured("detectron2") as records:
-        run_evaluator(evaluator, [([{"image_id": 1}], [detection()])])
-    assert re.search(f"Evaluating predictions with {said.strip()}", messages(records))
-
-
-@pytest.mark.lite
-def test_without_the_fast_package_pycocotools_evaluates_and_the_log_names_the_package(
-    small, monkeypatch
-):
-    said = []
-    module = "detectron2.evaluation.coco_evaluation"
-    monkeypatch.setattr(f"{module}.log_first_n", lambda level, text, **options: said.append(text))
-    monkeypatch.setattr(f"{module}.importlib.util.find_spec", lambda name: None)
-    COCOEvaluator(small, distributed=False, use_fast_impl=False)
-    assert said == []
-    evaluator = COCOEvaluator(small, distributed=False, use_fast_impl=True)
-    assert len(said) == 1 and "faster-coco-eval" in said[0]
-    with captured("detectron2") as records:
-        run_evaluator(evaluator, [([{"image_id": 1}], [detection()])])
-    assert "with official COCO API... (pycocotools" in messages(records)
-
-
-@pytest.mark.lite
-def test_image_ids_that_are_text_are_left_to_pycocotools(tmp_path):
+def test_image_ids_may_be_text(tmp_path):
     truth = json.loads(write_ground_truth(tmp_path / "gt.json").read_text())
     for image in truth["images"]:
         image["id"] = f"image {image['id']}"
@@ -491,7 +431,9 @@ def test_image_ids_that_are_text_are_left_to_pycocotools(tmp_path):
     with registered(tmp_path / "gt.json") as name:
         evaluator = COCOEvaluator(name, distributed=False)
         results = run_evaluator(evaluator, [([{"image_id": "image 1"}], [detection()])])
-    assert results["bbox"]["AP"] == pytest.approx(100 * 51 / 101)
+        assert results["bbox"]["AP"] == pytest.approx(100 * 51 / 101)
+        evaluator.process([{"image_id": "image 1"}], [detection()])
+        assert evaluator.evaluate(["image 1"])["bbox"]["AP"] == pytest.approx(100)
 
 
 @pytest.mark.lite

@@ -11,13 +11,12 @@ from detectron2.structures.masks import compressed_rle
 
 from ..catalog import MetadataCatalog
 from .coco_export import convert_to_coco_dict, convert_to_coco_json
-from .coco_file import index_by_image, is_polygon, load_coco_api, read_coco_file
+from .coco_file import index_by_image, is_polygon, read_coco_file
 from .register import register_file
 
 __all__ = [
     "convert_to_coco_dict",
     "convert_to_coco_json",
-    "load_coco_api",
     "load_coco_json",
     "register_coco_instances",
 ]

@@ -1,15 +1,11 @@
 """Reads and checks annotation files in COCO's format, each file once."""
 
-import contextlib
 import functools
-import io
 import json
 import logging
 import os
 from collections import defaultdict
 from typing import Any
-
-from pycocotools.coco import COCO
 
 from detectron2.utils.file_io import PathManager
 
@@ -130,25 +126,6 @@ def _check_annotation_ids(annotations: list[dict], json_file: str | os.PathLike)
 def is_polygon(value: Any) -> bool:
     """Whether a value is a list x0, y0, x1, y1, ... of at least three points."""
     return isinstance(value, list) and len(value) % 2 == 0 and len(value) >= 6
-
-
-def load_coco_api(json_file: str | os.PathLike) -> COCO:
-    """A pycocotools `COCO` with the content of an annotation file.
-
-    Every call gives an object of its own: `COCOeval` puts RLE in place of polygons and sets
-    `ignore`. It shares what lies deeper with others, see `own_entries`.
-
-    Args:
-        json_file: path that PathManager understands.
-
-    Raises:
-        FileNotFoundError, ValueError, KeyError: see `read_coco_file`.
-    """
-    api = COCO()
-    api.dataset = own_entries(read_coco_file(json_file))
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        api.createIndex()
-    return api
 
 
 @functools.lru_cache(maxsize=_FILES_KEPT)
