@@ -12,7 +12,7 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from mimdet.modeling.backbone.cmt import CMT
-from mimdet.modeling.backbone.timm import TimmBackbone
+from mimdet.modeling.backbone.timm_backbone import TimmBackbone
 from mimdet.pretraining.fastmim import FastMIM
 from mimdet.pretraining.mae import MAE, ViTEncoder
 from mimdet.pretraining.targets import HOGTarget, PixelTarget
@@ -129,24 +129,23 @@ def tiny_mae(**changes) -> MAE:
     return MAE(**(config | changes))
 
 
-def encoder(arch: str, c: dict) -> tuple[nn.Module, int]:
-    """The encoder of a golden case's `config`, and its width."""
+def encoder(arch: str, c: dict) -> nn.Module:
+    """The encoder of a golden case's `config`."""
     if arch == "vit":
         sizes = {k: c[k] for k in ("img_size", "patch_size", "embed_dim", "depth", "num_heads")}
-        return ViTEncoder(**sizes), c["embed_dim"]
+        return ViTEncoder(**sizes)
     if arch == "cmt":
         sizes = dict(embed_dims=c["embed_dims"], depths=c["depths"], num_heads=c["num_heads"])
         sizes |= dict(sr_ratios=c["sr_ratios"], stem_channels=c["stem_channel"])
         sizes |= dict(img_size=c["img_size"])
-        return CMT(out_features=["c5"], final_norm=True, **sizes), c["embed_dims"][-1]
+        return CMT(out_features=["c5"], final_norm=True, **sizes)
     if arch == "swin":
         keys = ("img_size", "embed_dim", "depths", "num_heads", "window_size")
         model = SwinTransformer(**{k: c[k] for k in keys}, drop_path_rate=0.0)
-        width = c["embed_dim"] * 8
     else:
         keys = ("embed_dims", "depths", "num_heads", "sr_ratios", "mlp_ratios")
-        model, width = PyramidVisionTransformerV2(**{k: c[k] for k in keys}), c["embed_dims"][-1]
-    return TimmBackbone(model, out_features=["c5"], norm="final"), width
+        model = PyramidVisionTransformerV2(**{k: c[k] for k in keys})
+    return TimmBackbone(model, out_features=["c5"], norm="final")
 
 
 def tiny_fastmim(arch: str, c: dict, mask_ratio: float = 0.75) -> FastMIM:
@@ -158,12 +157,9 @@ def tiny_fastmim(arch: str, c: dict, mask_ratio: float = 0.75) -> FastMIM:
         if c["mim_loss"] == "HOG"
         else PixelTarget(min(stride, c["block_size"]), normalize)
     )
-    module, width = encoder(arch, c)
     return FastMIM(
-        module,
+        encoder(arch, c),
         target,
-        embed_dim=width,
-        stride=stride,
         img_size=c["img_size"],
         block_size=c["block_size"],
         mask_ratio=mask_ratio,

@@ -17,7 +17,8 @@ import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.modeling import GeneralizedRCNN
 from mimdet.data.copy_paste import CopyPasteMapper, RandomPairs
-from mimdet.modeling.backbone.timm import PaddedSwin, TimmBackbone
+from mimdet.modeling.backbone.swin import PaddedSwin
+from mimdet.modeling.backbone.timm_backbone import TimmBackbone
 from mimdet.solver.param_groups import get_named_decay_parameters
 
 from ..common.data.coco import dataloader

@@ -55,7 +55,7 @@ model.backbone.bottom_up = L(MIMDetBackbone)(
     ),
     sample_ratio=0.5,
     size_divisibility=32,
-    _out_feature_channels=[192, 384, 512, 512],
+    _out_feature_channels=None,  # a published key; they follow from encoder and decoder
     sample_seed=None,
 )
 

@@ -25,5 +25,4 @@ _encoder.embed_dim = 1024
 _encoder.depth = 24
 _encoder.num_heads = 16
 _encoder.dpr = 0.4
-model.backbone.bottom_up._out_feature_channels = [256, 512, 512, 512]
 train.output_dir = "output/mimdet_vit_large_mask_rcnn_fpn_sr_0p5_800_1333_4xdec_coco_3x"

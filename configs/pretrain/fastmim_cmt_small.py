@@ -17,5 +17,4 @@ from mimdet.modeling.backbone.cmt import CMT
 from .fastmim_swin_base import dataloader, lr_multiplier, model, optimizer, train
 
 model.encoder = L(CMT)(img_size="${..img_size}", out_features=["c5"], final_norm=True)
-model.embed_dim = 512
 train.output_dir = "output/fastmim_cmt_small"

@@ -17,5 +17,4 @@ from detectron2.config import LazyCall as L
 from .fastmim_swin_base import dataloader, lr_multiplier, model, optimizer, train
 
 model.encoder.model = L(create_model)(model_name="pvt_v2_b2", num_classes=0)
-model.embed_dim = 512
 train.output_dir = "output/fastmim_pvtv2_b2"

@@ -15,7 +15,7 @@ from timm import create_model
 from torch import nn
 
 from detectron2.config import LazyCall as L
-from mimdet.modeling.backbone.timm import TimmBackbone
+from mimdet.modeling.backbone.timm_backbone import TimmBackbone
 
 from ..common.schedules import cosine
 from .fastmim_vit_base import dataloader, model, optimizer, train
@@ -31,7 +31,7 @@ model.encoder = L(TimmBackbone)(
     out_features=["c5"],
     norm="final",
 )
-model.update(embed_dim=1024, stride=32, block_size=32, decoder_depth=4)
+model.update(block_size=32, decoder_depth=4)
 model.norm_layer = nn.LayerNorm
 
 dataloader.train.total_batch_size = 2048

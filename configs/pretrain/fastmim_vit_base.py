@@ -21,14 +21,12 @@ from .mae_vit_base import dataloader, optimizer, train
 model = L(FastMIM)(
     encoder=L(ViTEncoder)(
         img_size="${..img_size}",
-        patch_size="${..stride}",
+        patch_size=16,
         embed_dim=768,
         depth=12,
         num_heads=6,  # as released; its classifier takes the same weights as 12 heads
     ),
     target=L(HOGTarget)(cell_size=8, bins=9, normalize=True),
-    embed_dim="${.encoder.embed_dim}",
-    stride=16,
     img_size=128,
     block_size=16,
     mask_ratio=0.75,

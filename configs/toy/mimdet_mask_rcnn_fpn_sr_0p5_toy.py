@@ -24,7 +24,6 @@ _backbone.encoder.update(img_size=128, embed_dim=128, depth=4, num_heads=4, dpr=
 _backbone.encoder.checkpointing = False
 _backbone.decoder.update(decoder_embed_dim=64, depth=2, num_heads=4, checkpointing=False)
 _backbone.decoder.fill = "conv"
-_backbone._out_feature_channels = [32, 64, 64, 64]
 _backbone.sample_seed = 0
 
 model.backbone.update(out_channels=64, norm="GN")

@@ -47,11 +47,12 @@ class FastMIM(nn.Module):
 
     Args:
         encoder: called with images (B, 3, H, W); a backbone, of whose maps ``{name: (B, C, h, w)}``
-            the last is used, or a plain ViT that returns tokens (B, E + L, C), extra ones first.
+            the last is used, or a plain ViT that returns tokens (B, E + L, C), extra ones first,
+            and has their C as `embed_dim` and their side in pixels as `patch_size`.
         target: what is predicted (`mimdet.pretraining.targets`); its cells must fit both into
             blocks and into tokens.
-        embed_dim: channels C of the encoder's tokens.
-        stride: side of an encoder token in pixels: 16 of a ViT, 32 of a hierarchical backbone.
+        embed_dim: channels C of the encoder's tokens; needed only if the encoder does not say them.
+        stride: side of an encoder token in pixels, likewise; 32 of a hierarchical backbone.
         img_size: side of the square images in pixels, a multiple of `stride` and `block_size`.
         block_size: side of the blocks that are masked together, in pixels.
         mask_ratio: share of the blocks that is masked, in (0, 1).
@@ -60,7 +61,8 @@ class FastMIM(nn.Module):
         norm_layer: called with a width; makes the decoder's norms.
 
     Raises:
-        ValueError: if sizes do not fit into each other, or `mask_ratio` masks nothing or all.
+        ValueError: if sizes do not fit into each other, the encoder's are not known or said to be
+            others, or `mask_ratio` masks nothing or all.
 
     Reference:
         Guo et al. 2022, arXiv 2212.06593, section 3. One loss stands for the case distinctions of
@@ -72,8 +74,8 @@ class FastMIM(nn.Module):
         self,
         encoder: nn.Module,
         target: nn.Module,
-        embed_dim: int,
-        stride: int,
+        embed_dim: int | None = None,
+        stride: int | None = None,
         img_size: int = 128,
         block_size: int = 32,
         mask_ratio: float = 0.75,
@@ -82,6 +84,9 @@ class FastMIM(nn.Module):
         norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
     ):
         super().__init__()
+        own_embed_dim, own_stride = _token_shape(encoder)
+        embed_dim = _one_value("embed_dim", embed_dim, own_embed_dim)
+        stride = _one_value("stride", stride, own_stride)
         _check_divides("block_size", block_size, "img_size", img_size)
         _check_divides("stride", stride, "img_size", img_size)
         _check_divides("target.cell_size", target.cell_size, "block_size", block_size)
@@ -186,6 +191,24 @@ class FastMIM(nn.Module):
     def _as_cells(self, removed: Tensor) -> Tensor:
         """Masked blocks (B, g, g) -> cells of the target (B, h, w)."""
         return enlarge(removed, self.block_size // self.target.cell_size)
+
+
+def _token_shape(encoder: nn.Module) -> tuple[int | None, int | None]:
+    """Channels of the encoder's tokens and their side in pixels; None for what it does not say."""
+    if hasattr(encoder, "output_shape"):
+        last = list(encoder.output_shape().values())[-1]
+        return last.channels, last.stride
+    return getattr(encoder, "embed_dim", None), getattr(encoder, "patch_size", None)
+
+
+def _one_value(name: str, said: int | None, own: int | None) -> int:
+    """What the config says, or the encoder's own; if there are both, they must be the same."""
+    if None not in (said, own) and said != own:
+        raise ValueError(f"{name} must be the encoder's {own}, got {said} (model.{name})")
+    value = own if said is None else said
+    if value is None:
+        raise ValueError(f"{name} must be given, as the encoder does not say it (model.{name})")
+    return value
 
 
 def _check_divides(name: str, value: int, whole_name: str, whole: int) -> None:

@@ -64,6 +64,7 @@ class ViTEncoder(nn.Module):
             )
         self.img_size = img_size
         self.patch_size = patch_size
+        self.embed_dim = embed_dim
         self.grid_size = (img_size // patch_size, img_size // patch_size)
         self.checkpointing = checkpointing
         self.patch_embed = PatchEmbed(img_size, patch_size, embed_dim=embed_dim)
@@ -159,7 +160,7 @@ class MAE(ViTEncoder):
         self.mask_ratio = mask_ratio
         self.target = PixelTarget(self.patch_size, normalize=norm_pix_loss)
         self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_embed_dim))
-        self.decoder_embed = nn.Linear(self.cls_token.shape[-1], decoder_embed_dim)
+        self.decoder_embed = nn.Linear(self.embed_dim, decoder_embed_dim)
         self.decoder_pos_embed = self._frozen_table(decoder_embed_dim)
         self.decoder_blocks = nn.ModuleList(
             Block(decoder_embed_dim, decoder_num_heads, mlp_ratio, norm_layer=norm_layer)

@@ -22,7 +22,8 @@ from mimdet.layers.pos_embed import (
 )
 from mimdet.modeling.backbone.cmt import CMT, CMTClassifier
 from mimdet.modeling.backbone.mimdet import MIMDetDecoder, MIMDetEncoder
-from mimdet.modeling.backbone.timm import PaddedSwin, TimmBackbone
+from mimdet.modeling.backbone.swin import PaddedSwin
+from mimdet.modeling.backbone.timm_backbone import TimmBackbone
 from mimdet.modeling.classifier import ImageClassifier
 from mimdet.pretraining.fastmim import FastMIM
 from mimdet.pretraining.mae import MAE, ViTEncoder
@@ -40,15 +41,15 @@ VIT = dict(embed_dim=48, depth=2, num_heads=4)
 def pretraining_model(family: str) -> FastMIM:
     """A tiny FastMIM at 128 pixels."""
     if family == "vit":
-        return FastMIM(ViTEncoder(128, 16, **VIT), HOGTarget(), 48, stride=16, decoder_depth=1)
-    encoder, dim = {
-        "swin": lambda: (SwinTransformer(img_size=128, window_size=4, **SWIN), 64),
-        "pvtv2": lambda: (PyramidVisionTransformerV2(**PVT), 32),
-        "cmt": lambda: (CMT(128, out_features=("c5",), final_norm=True, **CMT_), 64),
+        return FastMIM(ViTEncoder(128, 16, **VIT), HOGTarget(), decoder_depth=1)
+    encoder = {
+        "swin": lambda: SwinTransformer(img_size=128, window_size=4, **SWIN),
+        "pvtv2": lambda: PyramidVisionTransformerV2(**PVT),
+        "cmt": lambda: CMT(128, out_features=("c5",), final_norm=True, **CMT_),
     }[family]()
     if family != "cmt":
         encoder = TimmBackbone(encoder, ("c5",), norm="final")
-    return FastMIM(encoder, HOGTarget(), dim, stride=32, decoder_depth=1)
+    return FastMIM(encoder, HOGTarget(), decoder_depth=1)
 
 
 def classifier(family: str, **changes) -> ImageClassifier:

@@ -25,7 +25,7 @@ def detector(img_size: int = 32, kind: str = "conv") -> nn.Module:
     decoder = MIMDetDecoder(
         img_size, embed_dim=32, decoder_embed_dim=16, depth=1, num_heads=4, fill=kind
     )
-    bottom_up = MIMDetBackbone(encoder, decoder, 1.0, _out_feature_channels=[8, 16, 16, 16])
+    bottom_up = MIMDetBackbone(encoder, decoder, 1.0)
     model = nn.Module()
     model.backbone = nn.Module()
     model.backbone.bottom_up = fill(bottom_up)

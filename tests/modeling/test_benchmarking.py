@@ -286,6 +286,20 @@ def test_an_image_size_that_is_no_multiple_of_the_patch_is_refused():
         tiny(img_size=70)
 
 
+@pytest.mark.parametrize("patch_size", [2, 14])
+def test_a_patch_without_whole_strides_around_it_is_refused(patch_size):
+    with pytest.raises(ValueError, match=f"patch_size must be a power of two .*got {patch_size}"):
+        tiny(patch_size=patch_size, img_size=56)
+
+
+def test_strides_follow_from_the_patch():
+    backbone = tiny(patch_size=8).eval()
+    assert [s.stride for s in backbone.output_shape().values()] == [2, 4, 8, 16]
+    features = backbone(images(1))
+    for name, spec in backbone.output_shape().items():
+        assert features[name].shape[-2:] == (64 // spec.stride, 64 // spec.stride)
+
+
 def test_a_depth_that_four_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="depth must be a multiple of 4.*got 6"):
         tiny(depth=6)

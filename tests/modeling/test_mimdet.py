@@ -40,14 +40,9 @@ def backbone_of(case: dict, *, checkpointing: bool | None = None) -> MIMDetBackb
         assert arguments.pop("norm_eps", 1e-5) == nn.LayerNorm(1).eps
         if checkpointing is not None:
             arguments["checkpointing"] = checkpointing
-    width, out = encoder["embed_dim"], decoder["decoder_embed_dim"]
-    backbone = MIMDetBackbone(
-        MIMDetEncoder(**encoder),
-        MIMDetDecoder(**decoder),
-        sample_ratio=1.0,
-        _out_feature_channels=[width // 4, width // 2, out, out],
+    return fill(
+        MIMDetBackbone(MIMDetEncoder(**encoder), MIMDetDecoder(**decoder), sample_ratio=1.0)
     )
-    return fill(backbone)
 
 
 def tiny(fill_kind: str = "conv", **changes) -> MIMDetBackbone:
@@ -195,6 +190,21 @@ def test_padding_mask_marks_tokens_that_touch_no_real_pixel():
     assert mask.int().tolist() == [[[0, 0, 1], [0, 0, 1]], [[0, 1, 1], [0, 1, 1]]]
 
 
+@pytest.mark.parametrize("patch_size", [8, 16, 32])
+def test_padding_is_told_by_the_strides_of_the_tokens_whatever_patch_is_declared(patch_size):
+    torch.manual_seed(0)
+    encoder = MIMDetEncoder(
+        img_size=64, patch_size=patch_size, embed_dim=32, depth=1, num_heads=4
+    ).train()
+    images = batch((40, 16), (33, 48), padded=(64, 64))
+    # of 4 x 4 tokens of 16 pixels the first image touches 3 x 1, the second 3 x 3
+    kept = [set(ids.tolist()) for ids in encoder(images, 0.5).ids_keep]
+    assert len(kept[0]) == len(kept[1]) == 8
+    assert kept[0] == {0, 4, 8} | {1, 2, 3, 5, 6}  # all that are real, then padding in order
+    assert kept[1] < {0, 1, 2, 4, 5, 6, 8, 9, 10}
+    assert encoder.pos_embed.shape[1] == 1 + (64 // patch_size) ** 2
+
+
 def test_sampling_keeps_padding_only_when_real_tokens_run_out():
     is_padding = torch.tensor([[False] * 6 + [True] * 2, [False] * 2 + [True] * 6])
     kept = sample_tokens(is_padding, 0.5)
@@ -236,6 +246,38 @@ def test_a_sample_ratio_out_of_range_is_refused(ratio):
     backbone = backbone_of(case)
     with pytest.raises(ValueError, match=r"sample_ratio must be in \(0, 1\], got"):
         MIMDetBackbone(backbone.encoder, backbone.decoder, sample_ratio=ratio)
+
+
+@pytest.mark.parametrize(
+    "said, message",
+    [
+        (
+            {"_out_feature_channels": [8, 16, 32, 32]},
+            r"_out_feature_channels must be \[8, 16, 16, 16\]",
+        ),
+        (
+            {"_out_feature_strides": (2, 4, 8, 16)},
+            r"strides must be \[4, 8, 16, 32\], .* got \[2, 4",
+        ),
+        ({"size_divisibility": 16}, "size_divisibility must be a multiple of 32, .*, got 16"),
+    ],
+)
+def test_what_follows_from_the_parts_cannot_be_said_otherwise(said, message):
+    encoder = MIMDetEncoder(img_size=32, embed_dim=32, depth=1, num_heads=4)
+    decoder = MIMDetDecoder(img_size=32, embed_dim=32, decoder_embed_dim=16, depth=1, num_heads=4)
+    with pytest.raises(ValueError, match=message):
+        MIMDetBackbone(encoder, decoder, sample_ratio=1.0, **said)
+    agreed = dict(_out_feature_channels=(8, 16, 16, 16), size_divisibility=64)
+    backbone = MIMDetBackbone(encoder, decoder, sample_ratio=1.0, **agreed)
+    assert [spec.channels for spec in backbone.output_shape().values()] == [8, 16, 16, 16]
+    assert backbone.size_divisibility == 64
+
+
+def test_a_decoder_of_another_width_than_the_encoder_is_refused():
+    encoder = MIMDetEncoder(img_size=32, embed_dim=32, depth=1, num_heads=4)
+    decoder = MIMDetDecoder(img_size=32, embed_dim=64, decoder_embed_dim=16, depth=1, num_heads=4)
+    with pytest.raises(ValueError, match="decoder.embed_dim must be 32, .*, got 64"):
+        MIMDetBackbone(encoder, decoder, sample_ratio=1.0)
 
 
 def test_a_ratio_that_keeps_no_token_is_refused():

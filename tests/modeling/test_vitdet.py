@@ -323,3 +323,15 @@ def test_a_vit_that_cannot_be_built_is_refused(changes, message):
 def test_scale_factors_that_are_no_pyramid_are_refused(scales):
     with pytest.raises(ValueError, match=r"scale_factors must be neighbours in \[4.0, 2.0, 1.0"):
         pyramid(scale_factors=scales)
+
+
+@pytest.mark.parametrize("patch_size", [2, 14])
+def test_a_pyramid_of_strides_that_are_no_powers_of_two_is_refused(patch_size):
+    net = tiny(patch_size=patch_size)
+    with pytest.raises(ValueError, match=rf"stride 2\^k, got 'last_feat' of stride {patch_size} "):
+        SimpleFeaturePyramid(net, "last_feat", 8, (4.0, 2.0, 1.0, 0.5))
+
+
+def test_a_map_that_the_net_does_not_give_is_refused():
+    with pytest.raises(ValueError, match=r"output of the net, one of \['last_feat'\], got 'c4'"):
+        SimpleFeaturePyramid(tiny(), "c4", 8, (4.0, 2.0, 1.0, 0.5))

@@ -139,6 +139,24 @@ def test_a_stride_that_does_not_divide_the_image_is_refused():
         FastMIM(nn.Identity(), HOGTarget(), embed_dim=8, stride=32, img_size=80, block_size=40)
 
 
+@pytest.mark.parametrize("name, own, wrong", [("embed_dim", 48, 64), ("stride", 16, 32)])
+def test_a_value_that_is_not_the_encoders_is_refused(name, own, wrong):
+    vit = tiny_fastmim("vit", VIT).encoder
+    with pytest.raises(ValueError, match=f"{name} must be the encoder's {own}, got {wrong}"):
+        FastMIM(vit, HOGTarget(), img_size=64, **{name: wrong})
+
+
+def test_what_an_encoder_does_not_say_has_to_be_given():
+    with pytest.raises(ValueError, match=r"stride must be given, .* \(model.stride\)"):
+        FastMIM(nn.Identity(), HOGTarget(), embed_dim=8)
+
+
+def test_sizes_of_tokens_come_from_the_last_map_of_a_backbone():
+    model = tiny_fastmim("swin", SWIN)
+    assert model.grid_size == (4, 4)  # 128 pixels, stride 32
+    assert model.decoder_embed.in_features == 8 * SWIN["embed_dim"]
+
+
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 2.0])
 def test_a_mask_ratio_out_of_range_is_refused(ratio):
     with pytest.raises(ValueError, match=r"mask_ratio must be in \(0, 1\), got"):

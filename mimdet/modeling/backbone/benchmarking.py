@@ -148,7 +148,7 @@ class BenchmarkingViTDet(Backbone):
         zero_pos_embed: start from a table of zeros and leave that of the file aside.
         img_size: (height, width) of the images in pixels, or the side of square ones. Images of
             another size are refused.
-        patch_size: side of a token in pixels; 16 for the strides above.
+        patch_size: side of a token in pixels; 16 for the strides above. A power of two from 4 on.
         in_chans: channels of the image.
         embed_dim: channels C of a token; a multiple of 32.
         depth: number of blocks, a multiple of 4.
@@ -250,6 +250,11 @@ class BenchmarkingViTDet(Backbone):
 
     def _check_sizes(self, patch_size: int, window_size: int, depth: int) -> None:
         key = "model.backbone.bottom_up"
+        if patch_size < 4 or patch_size.bit_count() != 1:
+            raise ValueError(
+                "patch_size must be a power of two and at least 4, as the outputs have strides "
+                f"from a quarter to twice of it, got {patch_size} ({key}.patch_size)"
+            )
         if any(side % patch_size for side in self.img_size):
             raise ValueError(
                 f"img_size must be a multiple of patch_size, got {self.img_size} and {patch_size} "

@@ -39,13 +39,13 @@ class ConvStem(nn.Module):
     `embed_dim`; a 1x1 convolution ends the last stage.
 
     Args:
-        img_size: side of the square image of the declared grid, in pixels.
-        patch_size: side of a cell of the declared grid; the real stride is ``2 ** depth``.
         in_chans: channels of the image.
         embed_dim: channels of the last stage; a multiple of ``2 ** (depth - 1)``.
         depth: number of stages, at least 3.
         norm_layer: called with `embed_dim`, normalises the last output; None leaves it as it is.
         checkpointing: recompute each stage in the backward pass instead of keeping activations.
+
+    `strides` and `out_channels` are those of the outputs, finest first.
 
     Raises:
         ValueError: if `embed_dim` cannot be halved often enough.
@@ -57,8 +57,6 @@ class ConvStem(nn.Module):
 
     def __init__(
         self,
-        img_size: int = 224,
-        patch_size: int = 16,
         in_chans: int = 3,
         embed_dim: int = 768,
         depth: int = 4,
@@ -71,12 +69,13 @@ class ConvStem(nn.Module):
                 f"embed_dim must be a multiple of {2 ** (depth - 1)} for a stem of {depth} stages, "
                 f"got {embed_dim}"
             )
-        self.grid_size = (img_size // patch_size, img_size // patch_size)
         self.checkpointing = checkpointing
         widths = [in_chans] + [embed_dim // 2**i for i in reversed(range(depth))]
         stages = [_stem_stage(*pair) for pair in zip(widths[:-1], widths[1:], strict=True)]
         stages[-1].append(nn.Conv2d(embed_dim, embed_dim, kernel_size=1))
         self.proj = nn.ModuleList(stages)
+        self.strides = [2**k for k in range(2, depth + 1)]
+        self.out_channels = widths[2:]
         self.norm = norm_layer(embed_dim) if norm_layer else nn.Identity()
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -115,7 +114,8 @@ class MIMDetEncoder(nn.Module):
 
     Args:
         img_size: side of the square image whose token grid `pos_embed` has, in pixels.
-        patch_size: pixels of a token's side in the declared grid and in the padding mask.
+        patch_size: side of a token of that grid in pixels, such as 14 for the table of MAE's ViT-H.
+            The tokens themselves have the stem's stride, 16, and the table is resized to their map.
         in_chans: channels of the image.
         embed_dim: channels C of a token.
         depth: number of transformer blocks.
@@ -146,13 +146,10 @@ class MIMDetEncoder(nn.Module):
         checkpointing: bool = False,
     ):
         super().__init__()
-        self.patch_size = patch_size
         self.pretrained = pretrained
         self.checkpointing = checkpointing
-        self.patch_embed = ConvStem(
-            img_size, patch_size, in_chans, embed_dim, checkpointing=checkpointing
-        )
-        self.pos_embed = _frozen_pos_embed(embed_dim, self.patch_embed.grid_size)
+        self.patch_embed = ConvStem(in_chans, embed_dim, checkpointing=checkpointing)
+        self.pos_embed = _frozen_pos_embed(embed_dim, img_size // patch_size)
         self.blocks = nn.ModuleList(
             Block(embed_dim, num_heads, mlp_ratio, drop_path=rate, norm_layer=norm_layer)
             for rate in drop_path_rates(dpr, depth)
@@ -178,7 +175,8 @@ class MIMDetEncoder(nn.Module):
         ids_keep = None
         # All tokens in evaluation: nothing to choose, so nothing is drawn, sorted or gathered.
         if self.training or sample_ratio < 1:
-            is_padding = padding_mask(images.image_sizes, (h, w), self.patch_size, tokens.device)
+            stride = self.patch_embed.strides[-1]
+            is_padding = padding_mask(images.image_sizes, (h, w), stride, tokens.device)
             ids_keep = sample_tokens(is_padding.flatten(1), sample_ratio, generator)
             tokens = tokens.gather(1, token_index(ids_keep, tokens.shape[-1]))
         tokens = run_all(self.blocks, tokens, self.checkpointing)
@@ -188,7 +186,7 @@ class MIMDetEncoder(nn.Module):
 def padding_mask(
     image_sizes: Sequence[tuple[int, int]],
     grid: tuple[int, int],
-    patch_size: int,
+    stride: int,
     device: torch.device,
 ) -> Tensor:
     """Mark the tokens that lie wholly outside their image.
@@ -196,13 +194,13 @@ def padding_mask(
     Args:
         image_sizes: true (height, width) of each image in pixels.
         grid: (h, w) of the padded batch.
-        patch_size: pixels of a token's side; a token that touches one real pixel is no padding.
+        stride: side of a token in pixels; a token that touches one real pixel is no padding.
         device: where the mask is wanted.
 
     Returns:
         (B, h, w) bool, True = padding.
     """
-    cells = [(math.ceil(hh / patch_size), math.ceil(ww / patch_size)) for hh, ww in image_sizes]
+    cells = [(math.ceil(hh / stride), math.ceil(ww / stride)) for hh, ww in image_sizes]
     valid = torch.tensor(cells, device=device)  # (B, 2)
     rows = torch.arange(grid[0], device=device)[None, :] >= valid[:, :1]  # (B, h)
     columns = torch.arange(grid[1], device=device)[None, :] >= valid[:, 1:]  # (B, w)
@@ -249,7 +247,7 @@ class MIMDetDecoder(nn.Module):
 
     Args:
         img_size: side of the square image whose token grid `decoder_pos_embed` has, in pixels.
-        patch_size: pixels of a token's side in the declared grid.
+        patch_size: side of a token of that grid in pixels.
         embed_dim: channels C of the encoder's tokens.
         decoder_embed_dim: channels D of the decoder.
         depth: number of blocks; MAE files have 8, of which the first `depth` are used.
@@ -297,8 +295,7 @@ class MIMDetDecoder(nn.Module):
             self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
         else:
             self.conv_feat_proj = nn.Linear(embed_dim, decoder_embed_dim)
-        grid = (img_size // patch_size, img_size // patch_size)
-        self.decoder_pos_embed = _frozen_pos_embed(decoder_embed_dim, grid)
+        self.decoder_pos_embed = _frozen_pos_embed(decoder_embed_dim, img_size // patch_size)
         self.decoder_blocks = nn.ModuleList(
             Block(decoder_embed_dim, num_heads, mlp_ratio, drop_path=dpr, norm_layer=norm_layer)
             for _ in range(depth)
@@ -325,9 +322,9 @@ class MIMDetDecoder(nn.Module):
         return self.conv_feat_proj(map_to_tokens(stem))
 
 
-def _frozen_pos_embed(embed_dim: int, grid: tuple[int, int]) -> nn.Parameter:
-    """Sine-cosine table (1, 1 + grid, D) with a class slot, as a parameter that is not trained."""
-    table = get_2d_sincos_pos_embed(embed_dim, grid, cls_token=True)
+def _frozen_pos_embed(embed_dim: int, side: int) -> nn.Parameter:
+    """Sine-cosine table (1, 1 + side * side, D), class slot first, that is not trained."""
+    table = get_2d_sincos_pos_embed(embed_dim, side, cls_token=True)
     return nn.Parameter(table[None], requires_grad=False)
 
 
@@ -341,15 +338,17 @@ class MIMDetBackbone(Backbone):
         decoder: completes the sampled tokens.
         sample_ratio: share of tokens the encoder sees, in (0, 1]. Training uses 0.25 to 0.5;
             published results are evaluated at 1.0.
-        size_divisibility: padded images have sides that are a multiple of this, in pixels.
-        _out_feature_channels: channels of c2..c5.
+        size_divisibility: padded images have sides that are a multiple of this, in pixels; a
+            multiple of c5's stride.
+        _out_feature_channels: channels of c2..c5. They follow from encoder and decoder, as do the
+            strides; both are published keys, and what they say must agree.
         _out_feature_strides: strides of c2..c5.
         sample_seed: seeds the sampling of each evaluation batch, so that results at a ratio below
             1.0 can be repeated and do not depend on the order of images; None draws from
             the global generator, as in training.
 
     Raises:
-        ValueError: if `sample_ratio` is out of range.
+        ValueError: if `sample_ratio` is out of range, or what is said twice does not agree.
 
     Reference:
         Fang et al. 2022, arXiv 2204.02964, section 3.
@@ -361,8 +360,8 @@ class MIMDetBackbone(Backbone):
         decoder: MIMDetDecoder,
         sample_ratio: float,
         size_divisibility: int = 32,
-        _out_feature_channels: Sequence[int] = (192, 384, 512, 512),
-        _out_feature_strides: Sequence[int] = (4, 8, 16, 32),
+        _out_feature_channels: Sequence[int] | None = None,
+        _out_feature_strides: Sequence[int] | None = None,
         sample_seed: int | None = None,
     ):
         super().__init__()
@@ -375,14 +374,22 @@ class MIMDetBackbone(Backbone):
         self.decoder = decoder
         self.sample_ratio = sample_ratio
         self.sample_seed = sample_seed
+        self._sampling_logged = False
+        stem, width = encoder.patch_embed, decoder.decoder_embed.out_features
+        channels = [*stem.out_channels[:2], width, width]
+        strides = [*stem.strides, 2 * stem.strides[-1]]
+        _must_agree("decoder.embed_dim", decoder.decoder_embed.in_features, stem.out_channels[-1])
+        _must_agree("_out_feature_channels", _out_feature_channels, channels)
+        _must_agree("_out_feature_strides", _out_feature_strides, strides)
+        if size_divisibility % strides[-1]:
+            raise ValueError(
+                f"size_divisibility must be a multiple of {strides[-1]}, the stride of c5, got "
+                f"{size_divisibility} (model.backbone.bottom_up.size_divisibility)"
+            )
         self._size_divisibility = size_divisibility
         self._out_features = ["c2", "c3", "c4", "c5"]
-        self._out_feature_channels = self._by_name(_out_feature_channels)
-        self._out_feature_strides = self._by_name(_out_feature_strides)
-        self._sampling_logged = False
-
-    def _by_name(self, values: Sequence[int]) -> dict[str, int]:
-        return dict(zip(self._out_features, values, strict=True))
+        self._out_feature_channels = dict(zip(self._out_features, channels, strict=True))
+        self._out_feature_strides = dict(zip(self._out_features, strides, strict=True))
 
     @property
     def size_divisibility(self) -> int:
@@ -430,3 +437,14 @@ class MIMDetBackbone(Backbone):
         if self.sample_seed is None:
             return None
         return torch.Generator(device).manual_seed(self.sample_seed)
+
+
+def _must_agree(key: str, said: int | Sequence[int] | None, derived: int | list[int]) -> None:
+    """Refuse a value of the config that is not what follows from the others; None says nothing."""
+    if isinstance(said, Sequence):
+        said = list(said)
+    if said not in (None, derived):
+        raise ValueError(
+            f"{key} must be {derived}, which follows from the encoder and the decoder, got {said} "
+            f"(model.backbone.bottom_up.{key})"
+        )

@@ -251,8 +251,9 @@ class SimpleFeaturePyramid(Backbone):
         norm_eps: eps of the norms of the convolutions; their own by default.
 
     Raises:
-        ValueError: if a scale factor is another, they do not halve one after the other, or there
-            is `norm_eps` without a norm.
+        ValueError: if `net` has no such map, a scale factor is another, they do not halve one after
+            the other, the strides that they give are no powers of two, or there is `norm_eps`
+            without a norm.
 
     Reference:
         Li et al. 2022, arXiv 2203.16527, section 3. Names are Detectron2's; without a square,
@@ -279,7 +280,19 @@ class SimpleFeaturePyramid(Backbone):
             raise ValueError(
                 f"norm_eps is the eps of a norm, got {norm_eps} with norm '' (model.backbone)"
             )
-        shape = net.output_shape()[in_feature]
+        shapes = net.output_shape()
+        if in_feature not in shapes:
+            raise ValueError(
+                f"in_feature must be an output of the net, one of {list(shapes)}, got "
+                f"{in_feature!r} (model.backbone.in_feature, model.backbone.net.out_feature)"
+            )
+        shape = shapes[in_feature]
+        if shape.stride.bit_count() != 1 or shape.stride < scale_factors[0]:
+            raise ValueError(
+                f"an output p{{k}} must have the stride 2^k, got {in_feature!r} of stride "
+                f"{shape.stride} and scale_factors {list(scale_factors)}; use patches of a power "
+                "of two (model.backbone.net.patch_size)"
+            )
         strides = [int(shape.stride / scale) for scale in scale_factors]
         self._stages = [f"simfp_{int(math.log2(stride))}" for stride in strides]
         for name, scale in zip(self._stages, scale_factors, strict=True):
