@@ -98,7 +98,7 @@ _TABLE = {
     "use mimdet.modeling.backbone.vitdet, mimdet.layers.window and mimdet.layers.rel_pos": """
         modeling.backbone.utils: *
     """,
-    "wrap the model of timm with mimdet.modeling.backbone.timm.TimmBackbone": """
+    "wrap the model of timm with mimdet.modeling.backbone.timm_backbone.TimmBackbone": """
         modeling: MViT SwinTransformer
         modeling.backbone: MViT RegNet SwinTransformer
         modeling.backbone.mvit: *
