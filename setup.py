@@ -22,6 +22,7 @@ setup(
         "torch>=2.6",  # before, weights_only=True could be made to execute code (CVE-2025-32434)
         "torchvision>=0.21",  # the release that matches torch
         "timm>=1.0",
+        "einops>=0.8",
         "fvcore>=0.1.5.post20221221",
         "omegaconf>=2.1",
         "hydra-core>=1.1",

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Row, in_new_process, peak_memory
 from detectron2.config import LazyConfig, instantiate
-from mimdet.layers.biased_attention import TableBias
-from mimdet.modeling.backbone.benchmarking import BiasedAttention
+from mimdet.layers.attention import BiasedAttention
+from mimdet.layers.rel_pos import TableBias
 
 _CONFIG = "configs/benchmarking/benchmarking_mask_rcnn_base_FPN_100ep_LSJ_mae.py"
 

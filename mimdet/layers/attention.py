@@ -1,17 +1,87 @@
-"""Multi-head self-attention over tokens, and over a map of tokens with relative positions.
+"""The attentions of the ViTs: over tokens, and over a map of tokens with relative positions.
 
-Shape letters: B batch, L tokens, C channels, N heads, D channels of a head, H W the token map.
+All of them compute ``softmax(q k^T / sqrt(D) + bias) v``, and `attend` decides how. Read on from
+there for the kernels, or go to the modules below.
+
+Shape letters: B batch, N heads, D channels of a head, C = N * D channels, H W the token map and,
+with a stroke (H' W'), the equal map of the keys, L = H * W queries, S = H' * W' keys.
 """
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
+from mimdet.layers.cpu_attention import cpu_attention
 from mimdet.layers.pos_embed import PosEmbedCache
-from mimdet.layers.rel_pos import attend, attend_folded, attend_in_chunks, relative_positions
+from mimdet.layers.rel_pos import (
+    Bias,
+    RelativeTerms,
+    TableBias,
+    relative_positions,
+    relative_terms,
+)
 from mimdet.layers.window import window_partition, window_unpartition
 
-_ATTENTION = {"auto": attend, "folded": attend_folded, "chunks": attend_in_chunks}
+ATTENTION_KERNELS = ("auto", "folded", "chunks")
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, bias: Bias | None = None, kernel: str = "auto"
+) -> Tensor:
+    """``softmax(q k^T / sqrt(D) + bias) v`` by the kernel that suits the device.
+
+    Args:
+        q: (B, N, L, D) queries, not scaled.
+        k: (B, N, S, D) keys.
+        v: (B, N, S, D) values.
+        bias: of the logits, from relative positions.
+        kernel: for a bias: "chunks" is `cpu_attention`, "folded" is torch's fused attention, with
+            relative terms folded into queries and keys; "auto" takes what suits the device.
+
+    Returns:
+        (B, N, L, D).
+    """
+    if bias is None:
+        return F.scaled_dot_product_attention(q, k, v)
+    if q.is_meta:
+        return _by_the_letter(q, k, v, bias)
+    is_table = isinstance(bias, TableBias)
+    if kernel == "auto":
+        # On a CPU folding pays only where wider products are nearly free: in half precision.
+        suits_cpu = is_table or q.dtype in (torch.float32, torch.float64)
+        kernel = "chunks" if q.device.type == "cpu" and suits_cpu else "folded"
+    if kernel == "chunks":
+        return cpu_attention(q, k, v, bias)
+    if is_table:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.values[None])
+    return _folded(q, k, v, bias)
+
+
+def _by_the_letter(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> Tensor:
+    """For tensors without values, so that counts are those of the mathematics and of no trick."""
+    every = slice(None)
+    logits = q @ k.mT * q.shape[-1] ** -0.5 + bias.at(every, every, every)  # (B, N, L, S)
+    return logits.softmax(dim=-1) @ v
+
+
+def _folded(q: Tensor, k: Tensor, v: Tensor, bias: RelativeTerms) -> Tensor:
+    """Relative terms for fused kernels, which on a GPU hold no logits but take no such bias.
+
+    A query gets its terms for all rows and columns as H' + W' more channels, a key the one-hot
+    code of its own row and column, so their product picks the two terms of the pair. Sums and
+    softmax are float32 in these kernels, whatever the precision of the input.
+    """
+    (H, W), D = (x.shape[-1] for x in bias), q.shape[-1]
+    row_codes = torch.eye(H, dtype=k.dtype, device=k.device).repeat_interleave(W, dim=0)  # (S, H')
+    column_codes = torch.eye(W, dtype=k.dtype, device=k.device).repeat(H, 1)  # (S, W')
+    codes = torch.cat([row_codes, column_codes], dim=1).expand(*k.shape[:2], -1, -1)
+    # Fused kernels want values of the same width, and channels in eights: others they copy.
+    width = -(-(D + H + W) // 8) * 8
+    q = torch.cat([q * D**-0.5, *bias], dim=-1)  # (B, N, L, D + H' + W')
+    k = torch.cat([k, codes], dim=-1)
+    q, k, v = (F.pad(x, (0, width - x.shape[-1])) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :D]
 
 
 class Attention(nn.Module):
@@ -38,12 +108,53 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, L, C) -> (B, L, C), every token attending to all; scale 1 / sqrt(D)."""
-        B, L, C = x.shape
-        qkv = self.qkv(x).view(B, L, 3, self.num_heads, C // self.num_heads)
-        q_BNLD, k_BNLD, v_BNLD = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        x_BNLD = F.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD)
-        return self.proj(x_BNLD.transpose(1, 2).reshape(B, L, C))
+        """(B, L, C) -> (B, L, C), every token attending to all."""
+        return self.proj(_joined(attend(*self._split(self.qkv(x)))))
+
+    def _split(self, qkv: Tensor) -> Tensor:
+        """Queries, keys and values of all heads, one behind the other in the first dimension."""
+        return rearrange(qkv, "B L (three N D) -> three B N L D", three=3, N=self.num_heads)
+
+
+def _joined(x: Tensor) -> Tensor:
+    """The heads' outputs side by side."""
+    return rearrange(x, "B N L D -> B L (N D)")
+
+
+class BiasedAttention(Attention):
+    """Self-attention with a bias that is given.
+
+    Args:
+        dim: channels C.
+        num_heads: heads N; must divide `dim`.
+        qkv_bias: give the joint projection a bias.
+        beit_qkv_bias: hold that bias as `q_bias` and `v_bias`, with none for the keys.
+
+    Reference:
+        Bao et al. 2021 (BEiT), arXiv 2106.08254, for the bias without keys.
+    """
+
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, beit_qkv_bias: bool):
+        super().__init__(dim, num_heads, qkv_bias and not beit_qkv_bias)
+        self.beit_qkv_bias = beit_qkv_bias
+        if beit_qkv_bias:
+            self.q_bias = nn.Parameter(torch.zeros(dim))
+            self.v_bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor, bias: TableBias) -> Tensor:
+        """Attend among all tokens.
+
+        Args:
+            x: (B, L, C).
+            bias: (N, L, L), added to the logits of every entry of the batch.
+
+        Returns:
+            (B, L, C).
+        """
+        qkv = self.qkv(x)
+        if self.beit_qkv_bias:
+            qkv = qkv + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        return self.proj(_joined(attend(*self._split(qkv), bias)))
 
 
 class RelPosAttention(Attention):
@@ -63,8 +174,7 @@ class RelPosAttention(Attention):
         input_size: side of the square map that the tables of an attention without windows
             describe, in tokens; they are resized for other maps.
         window_size: side of the windows in tokens; 0 for none.
-        attn_impl: "folded" or "chunks", two forms of one computation, see `mimdet.layers.rel_pos`;
-            "auto" takes what suits the device.
+        attn_impl: the kernel, see `attend`: "auto" is right, the others are there to compare.
 
     Raises:
         ValueError: if `num_heads` does not divide `dim` or `attn_impl` is unknown.
@@ -88,8 +198,8 @@ class RelPosAttention(Attention):
         attn_impl: str = "auto",
     ):
         super().__init__(dim, num_heads, qkv_bias)
-        if attn_impl not in _ATTENTION:
-            raise ValueError(f"attn_impl must be one of {list(_ATTENTION)}, got {attn_impl!r}")
+        if attn_impl not in ATTENTION_KERNELS:
+            raise ValueError(f"attn_impl must be one of {ATTENTION_KERNELS}, got {attn_impl!r}")
         self.window_size = window_size
         self.use_rel_pos = use_rel_pos
         self.attn_impl = attn_impl
@@ -113,13 +223,11 @@ class RelPosAttention(Attention):
 
     def _attend(self, qkv: Tensor) -> Tensor:
         """(B, H, W, 3 C) -> (B, H, W, C), every token of a map attending to all of it."""
-        B, H, W, _ = qkv.shape
-        qkv = qkv.view(B, H, W, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(3, 0, 4, 1, 2, 5)  # (B, N, H, W, D) each
+        hw = H, W = qkv.shape[1:3]
+        q, k, v = self._split(qkv.flatten(1, 2))  # (B, N, L, D) each
+        bias = None
         if self.use_rel_pos:
             rows = self._cache.get(self.rel_pos_h, H)
             columns = self._cache.get(self.rel_pos_w, W)
-            x = _ATTENTION[self.attn_impl](q, k, v, rows, columns)
-        else:
-            x = F.scaled_dot_product_attention(*(x.flatten(2, 3) for x in (q, k, v)))
-        return x.transpose(1, 2).reshape(B, H, W, -1)
+            bias = relative_terms(q.unflatten(2, hw), rows, columns)
+        return _joined(attend(q, k, v, bias, self.attn_impl)).unflatten(1, hw)

@@ -141,7 +141,7 @@ def test_gradients_pass_through_padded_windows():
         torch.testing.assert_close(actual, wanted, atol=1e-5, rtol=1e-4)
 
 
-def test_both_forms_of_the_computation_agree():
+def test_all_kernels_agree():
     x, outputs = token_map(5, 7), []
     for form in ("auto", "folded", "chunks"):
         outputs.append(map_attention(window_size=3, attn_impl=form)(x))
@@ -170,7 +170,7 @@ def test_mixed_precision_is_within_its_rounding():
     torch.testing.assert_close(rounded.float(), module(x), atol=0.02, rtol=0.05)
 
 
-def test_an_unknown_form_of_attention_is_refused():
-    known = r"\['auto', 'folded', 'chunks'\]"
+def test_an_unknown_kernel_is_refused():
+    known = r"\('auto', 'folded', 'chunks'\)"
     with pytest.raises(ValueError, match=f"attn_impl must be one of {known}, got 'flash'"):
         map_attention(attn_impl="flash")

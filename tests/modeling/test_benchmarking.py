@@ -8,12 +8,10 @@ from torch import nn
 
 from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import ImageList
+from mimdet.layers.attention import BiasedAttention
 from mimdet.layers.pos_embed import get_2d_sincos_pos_embed
-from mimdet.modeling.backbone.benchmarking import (
-    BenchmarkingViTDet,
-    BiasedAttention,
-    RelativePositionBias,
-)
+from mimdet.layers.rel_pos import RelativePositionBias
+from mimdet.modeling.backbone.benchmarking import BenchmarkingViTDet
 
 CASES = {case["case"]: case for case in load("forward/benchmarking_backbone.json.gz")}
 

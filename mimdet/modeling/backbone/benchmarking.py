@@ -18,84 +18,14 @@ from torch import Tensor, nn
 
 from detectron2.modeling import Backbone
 from detectron2.structures import ImageList
-from mimdet.layers.attention import Attention
-from mimdet.layers.biased_attention import TableBias, attend_with_bias, look_up
+from mimdet.layers.attention import BiasedAttention
 from mimdet.layers.block import Block, drop_path_rates, mae_layer_norm, run
 from mimdet.layers.layout import tokens_to_map
 from mimdet.layers.pos_embed import get_2d_sincos_pos_embed
+from mimdet.layers.rel_pos import RelativePositionBias, TableBias
 from mimdet.layers.window import window_partition, window_unpartition
 
 _GROUPS = 4  # of blocks; an output is taken after each
-
-
-class RelativePositionBias(nn.Module):
-    """A learned number for each head and difference of positions, shared by several blocks.
-
-    Args:
-        grid_size: (h, w) of the tokens that attend to each other.
-        num_heads: attention heads.
-
-    `relative_position_index` (L, L) holds the row of the table for each query and key. It follows
-    from `grid_size`, and is a buffer for the names of released checkpoints.
-
-    Reference:
-        Bao et al. 2021 (BEiT), arXiv 2106.08254, after Liu et al. 2021, arXiv 2103.14030,
-        section 3.2.
-    """
-
-    def __init__(self, grid_size: tuple[int, int], num_heads: int):
-        super().__init__()
-        h, w = grid_size
-        table = torch.zeros((2 * h - 1) * (2 * w - 1), num_heads)
-        self.relative_position_bias_table = nn.Parameter(table)
-        row = torch.arange(h).repeat_interleave(w)
-        column = torch.arange(w).repeat(h)
-        dy = row[:, None] - row[None, :] + h - 1
-        dx = column[:, None] - column[None, :] + w - 1
-        self.register_buffer("relative_position_index", dy * (2 * w - 1) + dx)
-
-    def forward(self) -> TableBias:
-        """The bias (N, L, L) of every query and key."""
-        return look_up(self.relative_position_bias_table, self.relative_position_index)
-
-
-class BiasedAttention(Attention):
-    """Self-attention with a given bias.
-
-    Args:
-        dim: channels C.
-        num_heads: heads N; must divide `dim`.
-        qkv_bias: give the joint projection a bias.
-        beit_qkv_bias: hold that bias as `q_bias` and `v_bias`, with none for the keys.
-
-    Reference:
-        Bao et al. 2021 (BEiT), arXiv 2106.08254, for the bias without keys.
-    """
-
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, beit_qkv_bias: bool):
-        super().__init__(dim, num_heads, qkv_bias and not beit_qkv_bias)
-        self.beit_qkv_bias = beit_qkv_bias
-        if beit_qkv_bias:
-            self.q_bias = nn.Parameter(torch.zeros(dim))
-            self.v_bias = nn.Parameter(torch.zeros(dim))
-
-    def forward(self, x: Tensor, bias: TableBias) -> Tensor:
-        """Attend among all tokens.
-
-        Args:
-            x: (B, L, C).
-            bias: (N, L, L), added to the logits of every entry of the batch.
-
-        Returns:
-            (B, L, C).
-        """
-        qkv = self.qkv(x)
-        if self.beit_qkv_bias:
-            qkv = qkv + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = qkv.view(*x.shape[:2], 3, self.num_heads, x.shape[2] // self.num_heads)
-        q_BNLD, k_BNLD, v_BNLD = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        x_BNLD = attend_with_bias(q_BNLD, k_BNLD, v_BNLD, bias)
-        return self.proj(x_BNLD.transpose(1, 2).reshape(x.shape))
 
 
 class BiasedBlock(Block):
