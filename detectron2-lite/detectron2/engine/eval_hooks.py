@@ -1,0 +1,184 @@
+"""Hooks for the evaluation of a training, and for the checkpoint that it finds best."""
+
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from detectron2.checkpoint import Checkpointer
+from detectron2.utils import comm
+
+from .trainer_base import HookBase, TrainerBase
+
+logger = logging.getLogger(__name__)
+
+
+class EvalHook(HookBase):
+    """Runs an evaluation periodically and after training, on all ranks.
+
+    A training that has failed, even in its last iteration, is not evaluated: a rank that failed
+    would wait for the others, which are still in that iteration and wait for it.
+
+    Args:
+        eval_period: iterations between two evaluations; 0 evaluates only after training.
+        eval_function: returns nested metrics, as in `{"bbox": {"AP": 38.1}}`, stored as scalars
+            `bbox/AP`. May return None or {}.
+        eval_after_train: evaluate also when training is complete.
+    """
+
+    def __init__(
+        self,
+        eval_period: int,
+        eval_function: Callable[[], Mapping[str, Any] | None],
+        eval_after_train: bool = True,
+    ):
+        self._period = eval_period
+        self._function = eval_function
+        self._eval_after_train = eval_after_train
+
+    def after_step(self) -> None:
+        """Evaluate if a period has ended; the last iteration is left to `after_train`."""
+        if _is_eval_step(self.trainer, self._period):
+            self._evaluate()
+
+    def after_train(self) -> None:
+        """Evaluate the final model."""
+        if self._eval_after_train and _is_complete(self.trainer):
+            self._evaluate()
+
+    def _evaluate(self) -> None:
+        # Imported late: it brings torchvision, which every spawned process would wait for.
+        from detectron2.evaluation.testing import flatten_results_dict
+
+        results = self._function()
+        if results:
+            assert isinstance(results, Mapping), (
+                f"eval_function must return a dict, got {type(results).__name__}: {results!r}"
+            )
+            metrics = {name: _metric(name, v) for name, v in flatten_results_dict(results).items()}
+            self.trainer.storage.put_scalars(smoothing_hint=False, **metrics)
+        # Ranks without results wait for the one that computes them: later iterations are timed.
+        comm.synchronize()
+
+
+class BestCheckpointer(HookBase):
+    """Saves `{file_prefix}.pth` whenever the evaluation has found a better model.
+
+    Register it behind the `EvalHook`. `last_checkpoint` keeps naming the periodic checkpoint, so
+    that a resumed run continues where training was. A resumed run knows the best value up to its
+    checkpoint; the value of that very iteration only if the `PeriodicCheckpointer` comes behind.
+
+    The best value is an entry of its own in all files of the checkpointer. Upstream ignores it
+    there; it could not resume from a file that has it among the states of hooks.
+
+    Args:
+        eval_period: period of the `EvalHook`; 0 compares only after training.
+        checkpointer: what saves, the same that saves and loads the trainer.
+        val_metric: name of the stored metric, as in "bbox/AP50".
+        mode: "max" or "min": which values are better.
+        file_prefix: name of the file without suffix.
+
+    Raises:
+        AssertionError: unknown `mode`.
+    """
+
+    def __init__(
+        self,
+        eval_period: int,
+        checkpointer: Checkpointer,
+        val_metric: str,
+        mode: str = "max",
+        file_prefix: str = "model_best",
+    ):
+        assert mode in ("max", "min"), f'mode must be "max" or "min", got {mode!r}'
+        self._period = eval_period
+        self._checkpointer = checkpointer
+        self._val_metric = val_metric
+        self._sign = 1 if mode == "max" else -1
+        self._file_prefix = file_prefix
+        self.best_metric: float | None = None
+        self.best_iter: int | None = None
+        checkpointer.checkpointables[f"BestCheckpointer.{file_prefix}"] = SimpleNamespace(
+            state_dict=self._best, load_state_dict=self.load_state_dict
+        )
+
+    def after_step(self) -> None:
+        """Compare after a periodic evaluation."""
+        if _is_eval_step(self.trainer, self._period):
+            self._compare()
+
+    def after_train(self) -> None:
+        """Compare after the final evaluation."""
+        if _is_complete(self.trainer):
+            self._compare()
+
+    def _best(self) -> dict[str, Any]:
+        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore the best value, also from files that have it as the state of this hook."""
+        self.best_metric = state_dict["best_metric"]
+        self.best_iter = state_dict["best_iter"]
+
+    def _compare(self) -> None:
+        latest = self.trainer.storage.latest().get(self._val_metric)
+        if latest is None:
+            logger.warning(
+                f"No value of {self._val_metric!r} is stored, so no best checkpoint is kept; the "
+                "metric must be one that the EvalHook, registered before, returns"
+            )
+            return
+        value, iteration = float(latest[0]), latest[1]
+        what = f"latest eval score for {self._val_metric} is {value:.5f}"
+        if math.isnan(value):
+            logger.info(f"Not saving as {what}")
+            return
+        if self.best_metric is None:
+            self._save(value, iteration)
+            logger.info(f"Saved first model at {value:.5f} @ {iteration} steps")
+            return
+        best = f"{self.best_metric:.5f} @ iteration {self.best_iter}"
+        if self._sign * value > self._sign * self.best_metric:
+            self._save(value, iteration)
+            logger.info(f"Saved best model as {what}, better than {best}")
+        else:
+            logger.info(f"Not saving as {what}, not better than {best}")
+
+    def _save(self, value: float, iteration: int) -> None:
+        self.best_metric, self.best_iter = value, iteration
+        with _without_tagging(self._checkpointer):
+            self._checkpointer.save(self._file_prefix, iteration=iteration)
+
+
+def _is_eval_step(trainer: TrainerBase, period: int) -> bool:
+    """Whether a periodic evaluation follows the current iteration, which is not the last."""
+    next_iter = trainer.iter + 1
+    return period > 0 and next_iter % period == 0 and next_iter != trainer.max_iter
+
+
+def _is_complete(trainer: TrainerBase) -> bool:
+    """Whether all iterations are done; after a failure `iter` is that of the failed iteration."""
+    return trainer.iter >= trainer.max_iter
+
+
+def _metric(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as e:
+        raise ValueError(
+            f"eval_function must return a nested dict of numbers, got {name} = {value!r} "
+            f"({type(value).__name__})"
+        ) from e
+
+
+@contextlib.contextmanager
+def _without_tagging(checkpointer: Checkpointer) -> Iterator[None]:
+    """Let `save` leave `last_checkpoint` alone."""
+    tag_last_checkpoint = checkpointer.tag_last_checkpoint
+    checkpointer.tag_last_checkpoint = lambda basename: None
+    try:
+        yield
+    finally:
+        checkpointer.tag_last_checkpoint = tag_last_checkpoint
