@@ -43,19 +43,16 @@ from mimdet.evaluation.results import InferenceTimer, save_results
 logger = logging.getLogger("mimdet")
 
 EPILOG = """
-Examples:
-
 Train on 8 GPUs from a MAE checkpoint:
-    $ ./lazyconfig_train_net.py --config-file CONFIG --num-gpus 8 mae_checkpoint.path=MAE.pth
+    python lazyconfig_train_net.py --config-file CONFIG --num-gpus 8 mae_checkpoint.path=MAE.pth
 
 Evaluate with all tokens:
-    $ ./lazyconfig_train_net.py --config-file CONFIG --eval-only \\
+    python lazyconfig_train_net.py --config-file CONFIG --eval-only \\
         train.init_checkpoint=MODEL.pth model.backbone.bottom_up.sample_ratio=1.0
 
-Train on two machines:
-    (machine 0)$ ./lazyconfig_train_net.py --config-file CONFIG --num-gpus 8 \\
-        --num-machines 2 --master_addr ADDRESS --master_port PORT --node_rank 0
-    (machine 1)$ the same with --node_rank 1
+Train on two machines; the other one has --node_rank 1:
+    python lazyconfig_train_net.py --config-file CONFIG --num-gpus 8 --num-machines 2 \\
+        --node_rank 0 --master_addr ADDRESS --master_port PORT
 """
 
 

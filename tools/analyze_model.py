@@ -2,7 +2,7 @@
 """Parameters and multiply-adds of a detector by part, for one image; needs no weights, no GPU.
 
 python tools/analyze_model.py configs/mpvit/mask_rcnn_mpvit_tiny_1x.py
-python tools/analyze_model.py CONFIG --size 1024 1024 --depth 3 model.backbone.bottom_up.norm=BN
+python tools/analyze_model.py configs/vitdet/mask_rcnn_vitdet_b_100ep.py --size 1024 1024 --depth 3
 """
 
 from mimdet.analysis.model_statistics import (

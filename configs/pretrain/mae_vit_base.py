@@ -6,7 +6,8 @@ He et al. 2021, arXiv 2111.06377. A batch of 4096 on 8 GPUs passes through the m
     python lazyconfig_train_net.py --num-gpus 8 --config-file configs/pretrain/mae_vit_base.py \
         dataloader.train.dataset.source=datasets/imagenet train.accumulation_steps=4
 
-`model_final.pth` starts MIMDet, with its decoder, as `mae_checkpoint.path`. Files for others:
+`model_final.pth` starts MIMDet (configs/mimdet), with its decoder, as `mae_checkpoint.path`. Files
+for others:
 
     python tools/export_checkpoint.py output/mae_vit_base/model_final.pth \
         --full MAE_FULL.pth --encoder MAE_ENCODER.pth

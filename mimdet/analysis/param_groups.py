@@ -33,7 +33,7 @@ def param_groups_of_config(cfg: DictConfig) -> tuple[list[ParamGroup], ParamGrou
     The model is built without memory for its weights.
 
     Args:
-        cfg: a config with `model` and `optimizer`; its `optimizer.params.model` is set.
+        cfg: a config with `model` and `optimizer`; the model is put into its `optimizer.params`.
     """
     with torch.device("meta"):
         model = instantiate(cfg.model)
