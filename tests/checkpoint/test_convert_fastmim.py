@@ -13,13 +13,10 @@ from torch import nn
 from mimdet.checkpoint.convert import detect_source
 from mimdet.checkpoint.convert.encoder import match_encoder
 from mimdet.checkpoint.convert.fastmim import from_native, is_fastmim, to_native
+from mimdet.checkpoint.convert.swin_table import interpolate_rel_pos_table
 from mimdet.checkpoint.start import load_pretrained
 from mimdet.checkpoint.strict import StrictCheckpointer
-from mimdet.layers.pos_embed import (
-    interpolate_pos_embed,
-    interpolate_rel_pos_bias,
-    interpolate_rel_pos_table,
-)
+from mimdet.layers.pos_embed import interpolate_pos_embed, interpolate_rel_pos_bias
 from mimdet.modeling.backbone.cmt import CMT, CMTClassifier
 from mimdet.modeling.backbone.mimdet import MIMDetDecoder, MIMDetEncoder
 from mimdet.modeling.backbone.swin import PaddedSwin

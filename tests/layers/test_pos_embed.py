@@ -7,10 +7,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from golden_models import GOLDEN as FOLDER
 from golden_models import assert_summary, load
 from torch import nn
 
-from mimdet.layers.pos_embed import PosEmbedCache, get_2d_sincos_pos_embed, interpolate_pos_embed
+from mimdet.layers.pos_embed import (
+    PosEmbedCache,
+    get_2d_sincos_pos_embed,
+    interpolate_pos_embed,
+    interpolate_rel_pos_bias,
+)
 
 GOLDEN = load("forward/pos_embed.json.gz")
 
@@ -41,6 +47,12 @@ def test_resized_table_equals_the_published_one(case):
     resized = interpolate_pos_embed(table, tuple(case["new"]))
     assert_summary(case["table"], resized)
     assert torch.equal(resized[:, 0], table[:, 0])
+
+
+def test_a_resized_table_equals_the_stored_one():
+    stored = np.load(FOLDER / "pretraining/pos_embed_resize.npz")
+    resized = interpolate_pos_embed(torch.from_numpy(stored["src"]), (14, 14))
+    np.testing.assert_allclose(resized.numpy(), stored["dst"], rtol=1e-4, atol=1e-5)
 
 
 def test_four_channels_are_sine_and_cosine_of_column_then_of_row():
@@ -203,3 +215,10 @@ def test_a_table_cached_in_inference_mode_serves_training(combine):
     combine(tokens, cached).sum().backward()  # a product keeps the table for its gradient
     expected = torch.ones_like(tokens) if combine is torch.add else cached.expand(2, -1, -1)
     torch.testing.assert_close(tokens.grad, expected)
+
+
+def test_a_bias_of_the_right_size_stays_itself_and_another_is_an_image():
+    bias = torch.randn(2, 16, 4)
+    assert interpolate_rel_pos_bias(bias, (16, 4)) is bias
+    larger = interpolate_rel_pos_bias(torch.ones(2, 16, 4), (64, 16))
+    torch.testing.assert_close(larger, torch.ones(2, 64, 16))

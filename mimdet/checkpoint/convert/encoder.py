@@ -8,11 +8,8 @@ from torch import Tensor
 
 from mimdet.checkpoint.convert.fastmim import is_fastmim, to_native
 from mimdet.checkpoint.convert.report import LoadReport, brief
-from mimdet.layers.pos_embed import (
-    interpolate_pos_embed,
-    interpolate_rel_pos_bias,
-    interpolate_rel_pos_table,
-)
+from mimdet.checkpoint.convert.swin_table import interpolate_rel_pos_table
+from mimdet.layers.pos_embed import interpolate_pos_embed, interpolate_rel_pos_bias
 
 # What a file and the model that starts from it may have alone: heads, decoders, norms at the end.
 _MAY_DIFFER = (
