@@ -11,11 +11,9 @@ A config file exports `dataloader` (`train`, `test`, `evaluator`), `lr_multiplie
 import argparse
 import logging
 import os
-import pickle
 import sys
 from pathlib import Path
 
-import cloudpickle
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -35,7 +33,7 @@ from detectron2.utils.logger import setup_logger
 from mimdet.checkpoint.start import load_pretrained
 from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.command_line import overrides_last
-from mimdet.config import load_config
+from mimdet.config import PackedConfig, load_config
 from mimdet.engine.hooks import EMA, GradientClipping, RepeatableRandomness, Throughput
 from mimdet.engine.trainer import build_trainer
 from mimdet.evaluation.results import InferenceTimer, save_results
@@ -148,8 +146,9 @@ def build_checkpointer(cfg: DictConfig, model: nn.Module, **checkpointables) -> 
     )
 
 
-def main(args: argparse.Namespace, cfg: DictConfig) -> None:
-    """Run one process of the job."""
+def main(args: argparse.Namespace) -> None:
+    """Run one process of the job, with the arguments of `parse_args`."""
+    cfg = args.config.unpack()
     default_setup(cfg, args)
     setup_logger(cfg.train.output_dir, comm.get_rank(), name="mimdet")
     if not args.eval_only:
@@ -160,13 +159,11 @@ def main(args: argparse.Namespace, cfg: DictConfig) -> None:
     do_test(cfg, create_ddp_model(model, **cfg.train.ddp))
 
 
-def main_of_pickled(args: argparse.Namespace, cfg: bytes) -> None:
-    """`main` with the config as bytes, as it can be sent to a new process."""
-    main(args, pickle.loads(cfg))
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line and its config; refuse, before any process starts, what cannot run.
 
-
-def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, DictConfig]:
-    """Read the command line and its config; refuse, before any process starts, what cannot run."""
+    The config file is executed here, once; the processes get its config as `args.config`.
+    """
     parser = default_argument_parser(epilog=EPILOG)
     parser.add_argument("--node_rank", type=int, help="the same as --machine-rank")
     parser.add_argument("--master_addr", help="address of machine 0; needs --master_port")
@@ -186,17 +183,17 @@ def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, DictC
         parser.error(e.args[0] if e.args else repr(e))
     if args.eval_only and not cfg.train.init_checkpoint:
         parser.error("--eval-only needs the weights to evaluate: train.init_checkpoint=MODEL.pth")
-    return args, cfg
+    args.config = PackedConfig(cfg)
+    return args
 
 
 if __name__ == "__main__":
-    arguments, config = parse_args()
+    arguments = parse_args()
     launch(
-        main_of_pickled,
+        main,
         arguments.num_gpus,
         num_machines=arguments.num_machines,
         machine_rank=arguments.machine_rank,
         dist_url=arguments.dist_url,
-        # cloudpickle: what a config file defines itself has no module that a process could import
-        args=(arguments, cloudpickle.dumps(config)),
+        args=(arguments,),
     )

@@ -2,9 +2,11 @@
 
 import difflib
 import os
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import cloudpickle
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detectron2.config import LazyConfig
@@ -20,6 +22,25 @@ def load_config(path: str, overrides: Sequence[str]) -> DictConfig:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"a config file must be given, and {path!r} is none")
     return apply_overrides(LazyConfig.load(path), overrides)
+
+
+class PackedConfig:
+    """A config that can be sent to a new process, and is one word where arguments are printed.
+
+    Args:
+        cfg: the config. cloudpickle sends what its file defines itself by value, because that has
+            no module which another process could import.
+    """
+
+    def __init__(self, cfg: DictConfig):
+        self._content = cloudpickle.dumps(cfg)
+
+    def unpack(self) -> DictConfig:
+        """A copy of the config, the caller's own."""
+        return pickle.loads(self._content)
+
+    def __repr__(self) -> str:
+        return "<config>"
 
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:

@@ -38,11 +38,11 @@ ALLOWED = {
     | _BELOW_ANALYSIS
     | {"detectron2", "omegaconf", "PIL", "torchvision"},
     "mimdet.report": set(),  # a report can be made where nothing is installed
-    "mimdet.config": {"detectron2.config", "omegaconf", "hydra"},
+    "mimdet.config": {"detectron2.config", "omegaconf", "hydra", "cloudpickle"},
     "mimdet.command_line": {"omegaconf"},
     "configs": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf"},
     "tools": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf", "torchvision", "PIL"},
-    "lazyconfig_train_net": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf", "cloudpickle"},
+    "lazyconfig_train_net": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf"},
     "detectron2": {
         *("torch", "torchvision", "fvcore", "iopath", "omegaconf", "hydra", "pycocotools"),
         *("numpy", "PIL", "shapely", "faster_coco_eval"),

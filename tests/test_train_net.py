@@ -225,20 +225,20 @@ def error_of(capsys, *argv: str) -> str:
 
 
 def test_without_options_one_process_trains_from_the_start():
-    args, _ = parse()
+    args = parse()
     assert (args.num_gpus, args.num_machines, args.machine_rank) == (1, 1, 0)
     assert not args.resume and not args.eval_only and args.opts == []
 
 
 def test_node_rank_is_another_name_for_machine_rank():
-    assert parse("--node_rank", "1")[0].machine_rank == 1
-    assert parse("--machine-rank", "1")[0].machine_rank == 1
+    assert parse("--node_rank", "1").machine_rank == 1
+    assert parse("--machine-rank", "1").machine_rank == 1
 
 
 def test_master_address_and_port_make_the_url():
-    args, _ = parse("--master_addr", "10.0.0.1", "--master_port", "29500")
+    args = parse("--master_addr", "10.0.0.1", "--master_port", "29500")
     assert args.dist_url == "tcp://10.0.0.1:29500"
-    assert parse("--dist-url", "auto")[0].dist_url == "auto"
+    assert parse("--dist-url", "auto").dist_url == "auto"
 
 
 @pytest.mark.parametrize("half", [("--master_addr", "10.0.0.1"), ("--master_port", "29500")])
@@ -248,13 +248,13 @@ def test_master_address_and_port_come_together(capsys, half):
 
 
 def test_flags_are_taken_before_and_after_overrides():
-    args, _ = parse("train.max_iter=3", "--resume", "+train.note=mine", "--num-gpus", "2")
+    args = parse("train.max_iter=3", "--resume", "+train.note=mine", "--num-gpus", "2")
     assert args.resume and args.num_gpus == 2
     assert args.opts == ["train.max_iter=3", "+train.note=mine"]
 
 
 def config_of(*argv: str):
-    return parse(*argv)[1]
+    return parse(*argv).config.unpack()
 
 
 def test_overrides_change_the_config_and_create_keys_only_with_a_plus():

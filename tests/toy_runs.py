@@ -72,7 +72,7 @@ def train_net(*argv: str, config: str | Path = CONFIG) -> None:
     """What `python lazyconfig_train_net.py --config-file CONFIG ARGV` does, in this process."""
     script = load_script("lazyconfig_train_net.py")
     with isolated():
-        script.main(*script.parse_args(["--config-file", str(config), *map(str, argv)]))
+        script.main(script.parse_args(["--config-file", str(config), *map(str, argv)]))
 
 
 def command(*argv: str, config: str | Path = CONFIG) -> list[str]:

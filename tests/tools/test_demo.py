@@ -80,7 +80,7 @@ def run_here(command: list[str]) -> None:
     module = load_script(script)
     with isolated(), in_repository():
         if script == "lazyconfig_train_net.py":
-            module.main(*module.parse_args(argv))
+            module.main(module.parse_args(argv))
         elif script == "tools/make_toy_dataset.py":
             module.main([*argv, "--num-train", "8", "--num-val", "2"])
         else:
