@@ -132,7 +132,7 @@ def arguments_of(program: str, words: list[str]) -> Namespace:
     is_script = program.endswith(".py")
     module = load_script(program) if is_script else importlib.import_module(program)
     if program == TRAIN_NET:
-        args, _ = module.parse_args(words)
+        args = module.parse_args(words)
         return args
     with pytest.MonkeyPatch.context() as patch:
         for name in ("parse_args", "parse_intermixed_args"):
