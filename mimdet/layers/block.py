@@ -1,4 +1,23 @@
-"""The pre-norm transformer block of a plain ViT, and how a stack of blocks is run."""
+"""The pre-norm transformer block of a plain ViT, and how a stack of blocks is run.
+
+The constructors of all plain ViTs (MIMDet's encoder and decoder, Benchmarking-ViT, ViTDet, ViTAE,
+MAE) share the arguments below, in this order. Their docstrings explain what is their own, or means
+more than this:
+
+* `img_size`: side of the square images in pixels, to whose token map position tables belong.
+* `patch_size`: side of a token in pixels.
+* `in_chans`: channels of the images.
+* `embed_dim`: channels C of a token.
+* `depth`: number of blocks.
+* `num_heads`: attention heads of a block, which must divide `embed_dim`.
+* `mlp_ratio`: hidden width of a block's MLP as a multiple of its channels.
+* `qkv_bias`: give the joint projection to query, key and value a bias.
+* `drop_path_rate`: probability with which a branch of the last block is dropped in training; it
+  grows linearly from 0 at the first block (`drop_path_rates`). Published by MIMDet as `dpr`.
+* `norm_layer`: called with a number of channels; makes the norms over them.
+* `checkpointing`: recompute the activations of a block in the backward pass instead of keeping
+  them. Published by Detectron2's ViTDet as `use_act_checkpoint`, by Benchmarking-ViT as `with_cp`.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +30,9 @@ from torch.utils.checkpoint import checkpoint
 from mimdet.layers.attention import Attention
 
 
+# timm's Block gives the same numbers under the same names (tests/layers/test_block.py), but builds
+# its attention itself, from the arguments of timm's own: there is no place for attention over a map
+# (ViTDet, ViTAE) or with a bias from outside (Benchmarking-ViT). One block serves all of them.
 class Block(nn.Module):
     """``x + attn(norm1(x))``, then ``x + mlp(norm2(x))``, by default with exact GELU in the MLP.
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from mimdet.layers.block import Block
@@ -183,10 +184,10 @@ class FastMIM(nn.Module):
         return map_to_tokens(list(features.values())[-1])
 
     def _as_target(self, prediction: Tensor) -> Tensor:
-        """(B, L, T * u * u), channels first in a token -> (B, T, h, w) over the target's cells."""
-        (rows, columns), u = self.grid_size, self.cells_per_token
-        x = prediction.view(len(prediction), rows, columns, -1, u, u)
-        return x.permute(0, 3, 1, 4, 2, 5).reshape(len(x), -1, rows * u, columns * u)
+        """What the tokens predict, on the cells of the target."""
+        (rows, _), u = self.grid_size, self.cells_per_token
+        pattern = "B (h w) (T u v) -> B T (h u) (w v)"
+        return rearrange(prediction, pattern, h=rows, u=u, v=u)
 
     def _as_cells(self, removed: Tensor) -> Tensor:
         """Masked blocks (B, g, g) -> cells of the target (B, h, w)."""

@@ -6,6 +6,7 @@ Shape letters: B batch, L places (tokens or blocks, row-major), K kept ones.
 from typing import NamedTuple
 
 import torch
+from einops import repeat
 from torch import Tensor
 
 
@@ -64,7 +65,7 @@ def random_masking(noise: Tensor, mask_ratio: float) -> Masking:
 
 def enlarge(removed: Tensor, factor: int) -> Tensor:
     """Repeat every cell of a mask (B, h, w) `factor` times along both sides."""
-    return removed.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
+    return repeat(removed, "B h w -> B (h p) (w q)", p=factor, q=factor)
 
 
 def draw_noise(batch_size: int, num_places: int, device: torch.device) -> Tensor:

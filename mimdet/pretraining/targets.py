@@ -9,6 +9,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 
@@ -48,16 +49,12 @@ def patchify(images: Tensor, size: int) -> Tensor:
         ValueError: if a side of the images is no multiple of `size`.
     """
     _check_divisible(images, size)
-    B, C, H, W = images.shape
-    x = images.view(B, C, H // size, size, W // size, size)
-    return x.permute(0, 3, 5, 1, 2, 4).reshape(B, size * size * C, H // size, W // size)
+    return rearrange(images, "B C (h p) (w q) -> B (p q C) h w", p=size, q=size)
 
 
 def unpatchify(cells: Tensor, size: int) -> Tensor:
     """The inverse of `patchify`."""
-    B, _, h, w = cells.shape
-    x = cells.view(B, size, size, -1, h, w)
-    return x.permute(0, 3, 4, 1, 5, 2).reshape(B, -1, h * size, w * size)
+    return rearrange(cells, "B (p q C) h w -> B C (h p) (w q)", p=size, q=size)
 
 
 def patch_statistics(cells: Tensor) -> tuple[Tensor, Tensor]:
