@@ -51,6 +51,12 @@ def test_default_offset_is_half_a_stride():
     assert generator(maps((1, 2)))[0].tensor.tolist() == [[-14, -14, 18, 18], [-10, -14, 22, 18]]
 
 
+def test_the_offset_may_end_between_pixels():
+    generator = DefaultAnchorGenerator(sizes=[8], aspect_ratios=[1.0], strides=[5], offset=0.3)
+    first, second = generator(maps((1, 2)))[0].get_centers().tolist()
+    assert (first, second) == (pytest.approx([1.5, 1.5]), pytest.approx([6.5, 1.5]))
+
+
 def test_flat_lists_hold_for_every_level():
     flat = DefaultAnchorGenerator(sizes=[8, 16], aspect_ratios=[1.0], strides=[4, 8])
     spelled = DefaultAnchorGenerator(

@@ -150,6 +150,15 @@ def test_no_score_above_the_threshold_gives_no_detections():
         assert set(output["instances"].get_fields()) == {"pred_boxes", "scores", "pred_classes"}
 
 
+def test_a_score_that_equals_the_threshold_is_not_above_it():
+    model = build(test_score_thresh=0.5)
+    anchors = [Boxes([[0, 0, 10, 10], [20, 20, 30, 30]])]
+    scores = torch.zeros(2, NUM_CLASSES)
+    scores[0, 0], scores[1, 1] = 0.5, 0.5001
+    found = model.inference_single_image(anchors, [scores], [torch.zeros(2, 4)], (40, 40))
+    assert found.pred_classes.tolist() == [1]
+
+
 def test_training_without_instances_is_an_error():
     with EventStorage(0), pytest.raises(AssertionError):
         build()(inputs())

@@ -1,3 +1,6 @@
-from .detection_checkpoint import Checkpointer, DetectionCheckpointer, PeriodicCheckpointer
+from fvcore.common.checkpoint import Checkpointer
+
+from .detection_checkpoint import DetectionCheckpointer
+from .periodic import PeriodicCheckpointer
 
 __all__ = ["Checkpointer", "DetectionCheckpointer", "PeriodicCheckpointer"]
