@@ -1,6 +1,6 @@
 from fvcore.common.checkpoint import Checkpointer
 
-from .detection_checkpoint import DetectionCheckpointer
-from .periodic import PeriodicCheckpointer
+from detectron2.checkpoint.detection_checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.periodic import PeriodicCheckpointer
 
 __all__ = ["Checkpointer", "DetectionCheckpointer", "PeriodicCheckpointer"]

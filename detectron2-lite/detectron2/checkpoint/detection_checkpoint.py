@@ -11,11 +11,10 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from detectron2.checkpoint.matching import match_by_suffix
+from detectron2.checkpoint.reading import as_checkpoint, read_pickle, read_torch
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager, atomic_write
-
-from .matching import match_by_suffix
-from .reading import as_checkpoint, read_pickle, read_torch
 
 __all__ = ["DetectionCheckpointer"]
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from .detection_utils import describe_image
+from detectron2.data.detection_utils import describe_image
 
 __all__ = ["SkipBadSamples"]
 

@@ -10,20 +10,19 @@ import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Sampler
 
-from detectron2.utils import comm
-from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import create_wide_table, log_first_n
-
-from .catalog import DatasetCatalog, MetadataCatalog
-from .common import (
+from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
+from detectron2.data.common import (
     AspectRatioGroupedDataset,
     DatasetFromList,
     MapDataset,
     ToIterableDataset,
     TrainingLoader,
 )
-from .detection_utils import describe_image
-from .samplers import InferenceSampler, TrainingSampler
+from detectron2.data.detection_utils import describe_image
+from detectron2.data.samplers import InferenceSampler, TrainingSampler
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import create_wide_table, log_first_n
 
 __all__ = [
     "build_batch_data_loader",

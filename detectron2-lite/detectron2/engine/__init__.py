@@ -1,8 +1,13 @@
 """Training loop, hooks, and the set-up of a run."""
 
-from . import hooks
-from .defaults import create_ddp_model, default_argument_parser, default_setup, default_writers
-from .hooks import (
+from detectron2.engine import hooks
+from detectron2.engine.defaults import (
+    create_ddp_model,
+    default_argument_parser,
+    default_setup,
+    default_writers,
+)
+from detectron2.engine.hooks import (
     BestCheckpointer,
     CallbackHook,
     EvalHook,
@@ -11,8 +16,8 @@ from .hooks import (
     PeriodicCheckpointer,
     PeriodicWriter,
 )
-from .launch import DEFAULT_TIMEOUT, launch
-from .train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine.launch import DEFAULT_TIMEOUT, launch
+from detectron2.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 
 __all__ = [
     "DEFAULT_TIMEOUT",

@@ -8,9 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from detectron2.checkpoint import Checkpointer
+from detectron2.engine.trainer_base import HookBase, TrainerBase
 from detectron2.utils import comm
-
-from .trainer_base import HookBase, TrainerBase
 
 logger = logging.getLogger(__name__)
 

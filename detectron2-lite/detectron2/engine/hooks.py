@@ -15,11 +15,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler as TorchLRScheduler
 
 from detectron2.checkpoint import PeriodicCheckpointer as PeriodicCheckpointerBase
+from detectron2.engine.eval_hooks import BestCheckpointer, EvalHook
+from detectron2.engine.trainer_base import HookBase, TrainerBase, call_all
 from detectron2.solver import LRMultiplier
 from detectron2.utils.events import EventWriter
-
-from .eval_hooks import BestCheckpointer, EvalHook
-from .trainer_base import HookBase, TrainerBase, call_all
 
 __all__ = [
     "BestCheckpointer",

@@ -12,11 +12,10 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
+from detectron2.engine.loss_metrics import LossMetrics, describe_images, image_names
+from detectron2.engine.trainer_base import HookBase, TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
-
-from .loss_metrics import LossMetrics, describe_images, image_names
-from .trainer_base import HookBase, TrainerBase
 
 __all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
 

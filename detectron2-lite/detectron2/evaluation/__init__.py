@@ -1,9 +1,14 @@
 """Running a model on a data set and measuring what it predicts."""
 
-from .coco_evaluation import COCOEvaluator
-from .evaluator import DatasetEvaluator, DatasetEvaluators, inference_context, inference_on_dataset
-from .lvis_evaluation import LVISEvaluator
-from .testing import print_csv_format
+from detectron2.evaluation.coco_evaluation import COCOEvaluator
+from detectron2.evaluation.evaluator import (
+    DatasetEvaluator,
+    DatasetEvaluators,
+    inference_context,
+    inference_on_dataset,
+)
+from detectron2.evaluation.lvis_evaluation import LVISEvaluator
+from detectron2.evaluation.testing import print_csv_format
 
 __all__ = [
     "COCOEvaluator",

@@ -9,11 +9,10 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco_export import convert_to_coco_json
 from detectron2.data.datasets.coco_file import own_entries, read_coco_file
+from detectron2.evaluation.coco_results import instances_to_coco_json
+from detectron2.evaluation.instance_evaluator import InstanceEvaluator
+from detectron2.evaluation.scoring import GroundTruth, mean_precision
 from detectron2.utils.logger import create_wide_table
-
-from .coco_results import instances_to_coco_json
-from .instance_evaluator import InstanceEvaluator
-from .scoring import GroundTruth, mean_precision
 
 __all__ = ["COCOEvaluator", "instances_to_coco_json"]
 

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from detectron2.evaluation.coco_results import instances_to_coco_json
+from detectron2.evaluation.evaluator import DatasetEvaluator
+from detectron2.evaluation.scoring import GroundTruth
 from detectron2.utils import comm
 from detectron2.utils.file_io import atomic_write
 from detectron2.utils.logger import create_small_table
-
-from .coco_results import instances_to_coco_json
-from .evaluator import DatasetEvaluator
-from .scoring import GroundTruth
 
 _TASKS = ("bbox", "segm")
 _NAMES = {

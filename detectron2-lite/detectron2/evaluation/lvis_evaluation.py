@@ -9,9 +9,8 @@ import pycocotools.mask as mask_util
 
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.lvis import read_lvis_file
-
-from .instance_evaluator import InstanceEvaluator
-from .scoring import GroundTruth
+from detectron2.evaluation.instance_evaluator import InstanceEvaluator
+from detectron2.evaluation.scoring import GroundTruth
 
 # Beyond what a data set needs.
 _REQUIRED_KEYS = {

@@ -1,21 +1,23 @@
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-if TYPE_CHECKING:
-    from detectron2.structures import Boxes
-
 # A sampling grid takes 25 times the memory of the mask it makes: small strips stay in the cache.
 _STRIP_PIXELS = 1 << 15
 
 
+class BoxList(Protocol):
+    """What is used of `detectron2.structures.Boxes`, which builds on this module."""
+
+    tensor: torch.Tensor
+    """(B, 4)."""
+
+
 def paste_masks_in_image(
     masks: torch.Tensor,
-    boxes: Boxes | torch.Tensor,
+    boxes: BoxList | torch.Tensor,
     image_shape: tuple[int, int],
     threshold: float = 0.5,
 ) -> torch.Tensor:
@@ -55,7 +57,7 @@ def paste_masks_in_image(
 
 def paste_masks_as_runs(
     masks: torch.Tensor,
-    boxes: Boxes | torch.Tensor,
+    boxes: BoxList | torch.Tensor,
     image_shape: tuple[int, int],
     threshold: float = 0.5,
 ) -> list[np.ndarray]:
@@ -117,7 +119,7 @@ def _edges(
     return np.delete(edges, np.concatenate([joints, joints + 1]))
 
 
-def _checked_boxes(masks: torch.Tensor, boxes: Boxes | torch.Tensor) -> torch.Tensor:
+def _checked_boxes(masks: torch.Tensor, boxes: BoxList | torch.Tensor) -> torch.Tensor:
     """The (B, 4) float32 boxes of (B, M, M) masks, on their device."""
     if not isinstance(boxes, torch.Tensor):
         boxes = boxes.tensor

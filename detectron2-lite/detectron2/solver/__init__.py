@@ -1,6 +1,6 @@
 """Learning-rate schedules and optimizer parameter groups."""
 
-from .build import get_default_optimizer_params
-from .lr_scheduler import LRMultiplier, LRScheduler, WarmupParamScheduler
+from detectron2.solver.build import get_default_optimizer_params
+from detectron2.solver.lr_scheduler import LRMultiplier, LRScheduler, WarmupParamScheduler
 
 __all__ = ["LRMultiplier", "LRScheduler", "WarmupParamScheduler", "get_default_optimizer_params"]

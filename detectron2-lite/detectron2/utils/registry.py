@@ -1,8 +1,6 @@
 """Objects by dotted name, and names of objects."""
 
 import builtins
-import importlib
-from types import ModuleType
 from typing import Any
 
 from fvcore.common.registry import Registry
@@ -19,26 +17,14 @@ def locate(name: str) -> Any:
     Raises:
         ImportError: if the name stands for nothing, or a module on the way cannot be imported.
     """
-    first, *rest = name.split(".")
-    if not rest and hasattr(builtins, name):
+    from hydra._internal.utils import _locate  # imported late: few need more than the registry
+
+    if hasattr(builtins, name):
         return getattr(builtins, name)
-    found, path = _import(first, name), first
-    for part in rest:
-        path = f"{path}.{part}"
-        try:
-            found = getattr(found, part)
-        except AttributeError as e:
-            if not isinstance(found, ModuleType):
-                raise ImportError(f"cannot find {name!r}: there is no {path!r}") from e
-            found = _import(path, name)
-    return found
-
-
-def _import(module: str, name: str) -> ModuleType:
     try:
-        return importlib.import_module(module)
-    except (ImportError, ValueError) as e:  # ValueError: empty module name
-        raise ImportError(f"cannot find {name!r}: importing {module!r} failed: {e}") from e
+        return _locate(name)
+    except (ImportError, ValueError) as e:  # ValueError: an empty part of the name
+        raise ImportError(f"cannot find {name!r}: {e}") from e
 
 
 def dotted_name(obj: Any) -> str:

@@ -5,9 +5,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ..catalog import DatasetCatalog, Metadata, MetadataCatalog
-from .coco import load_coco_json
-from .lvis import load_lvis_json
+from detectron2.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.data.datasets.coco import load_coco_json
+from detectron2.data.datasets.lvis import load_lvis_json
 
 # name: (folder of the images, annotation file), both relative to the root
 COCO_SPLITS = {

@@ -6,13 +6,12 @@ import os
 import time
 from typing import Any
 
+from detectron2.data.catalog import MetadataCatalog
+from detectron2.data.datasets.coco_export import convert_to_coco_dict, convert_to_coco_json
+from detectron2.data.datasets.coco_file import index_by_image, is_polygon, read_coco_file
+from detectron2.data.datasets.register import register_file
 from detectron2.structures import BoxMode
 from detectron2.structures.masks import compressed_rle
-
-from ..catalog import MetadataCatalog
-from .coco_export import convert_to_coco_dict, convert_to_coco_json
-from .coco_file import index_by_image, is_polygon, read_coco_file
-from .register import register_file
 
 __all__ = [
     "convert_to_coco_dict",

@@ -10,11 +10,10 @@ import numpy as np
 import pycocotools.mask as mask_util
 from iopath.common.file_io import file_lock
 
+from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode, PolygonMasks
 from detectron2.structures.masks import compressed_rle
 from detectron2.utils.file_io import PathManager, atomic_write
-
-from ..catalog import DatasetCatalog, MetadataCatalog
 
 logger = logging.getLogger(__name__)
 

@@ -5,11 +5,15 @@ import logging
 import os
 from typing import Any
 
+from detectron2.data.catalog import MetadataCatalog
+from detectron2.data.datasets.coco_file import (
+    index_by_image,
+    is_polygon,
+    own_entries,
+    read_coco_file,
+)
+from detectron2.data.datasets.register import register_file
 from detectron2.structures import BoxMode
-
-from ..catalog import MetadataCatalog
-from .coco_file import index_by_image, is_polygon, own_entries, read_coco_file
-from .register import register_file
 
 __all__ = ["load_lvis_json", "register_lvis_instances"]
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ..catalog import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 
 
 def register_file(

@@ -1,6 +1,6 @@
 """Which images a process sees, in which order."""
 
-from .distributed_sampler import (
+from detectron2.data.samplers.distributed_sampler import (
     InferenceSampler,
     RandomSubsetTrainingSampler,
     RepeatFactorTrainingSampler,

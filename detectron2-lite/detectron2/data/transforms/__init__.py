@@ -17,7 +17,7 @@ from fvcore.transforms.transform import (
     VFlipTransform,
 )
 
-from .augmentation import (
+from detectron2.data.transforms.augmentation import (
     AugInput,
     Augmentation,
     AugmentationList,
@@ -26,7 +26,7 @@ from .augmentation import (
     apply_augmentations,
     apply_transform_gens,
 )
-from .augmentation_impl import (
+from detectron2.data.transforms.augmentation_impl import (
     FixedSizeCrop,
     RandomApply,
     RandomBrightness,
@@ -39,7 +39,7 @@ from .augmentation_impl import (
     ResizeScale,
     ResizeShortestEdge,
 )
-from .transform import ResizeTransform
+from detectron2.data.transforms.transform import ResizeTransform
 
 __all__ = [
     "AugInput",

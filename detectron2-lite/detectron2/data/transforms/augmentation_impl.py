@@ -14,8 +14,8 @@ from fvcore.transforms.transform import (
 )
 from PIL import Image
 
-from .augmentation import AugInput, Augmentation, as_augmentation
-from .transform import ResizeTransform
+from detectron2.data.transforms.augmentation import AugInput, Augmentation, as_augmentation
+from detectron2.data.transforms.transform import ResizeTransform
 
 __all__ = [
     "FixedSizeCrop",

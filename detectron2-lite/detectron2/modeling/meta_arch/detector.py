@@ -10,7 +10,6 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
-from detectron2.utils.visualizer import Visualizer
 
 _MAX_DRAWN_PROPOSALS = 20
 
@@ -104,6 +103,9 @@ class Detector(nn.Module):
             batched_inputs: see `forward`.
             proposals: per image, with `proposal_boxes`, best first.
         """
+        # Imported late: most runs draw nothing.
+        from detectron2.utils.visualizer import Visualizer
+
         image = batched_inputs[0]["image"].cpu()
         if self.input_format == "BGR":
             image = image.flip(0)

@@ -9,8 +9,8 @@ from torch import nn
 from detectron2.layers import Conv2d, cat
 from detectron2.modeling.anchor_generator import by_anchor
 from detectron2.modeling.box_regression import Box2BoxTransform, anchor_regression_loss
+from detectron2.modeling.loss_weights import LossWeights
 from detectron2.modeling.matcher import Matcher, matched_boxes
-from detectron2.modeling.proposal_generator.loss_weights import LossWeights
 from detectron2.modeling.proposal_generator.proposal_utils import suppress_proposals, top_scoring
 from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou

@@ -10,7 +10,7 @@ from torch import nn
 
 from detectron2.layers import Linear, ShapeSpec, batched_nms, cat, cross_entropy, nonzero_tuple
 from detectron2.modeling.box_regression import Box2BoxTransform, box_regression_loss
-from detectron2.modeling.proposal_generator.loss_weights import LossWeights
+from detectron2.modeling.loss_weights import LossWeights
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.logger import log_first_n
