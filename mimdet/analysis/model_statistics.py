@@ -1,9 +1,11 @@
 """Parameters and multiply-adds of a detector, part by part, without weights and arithmetic.
 
-The detector is run on the meta device, where tensors have a shape and no content, so that a large
-model at full size takes a second and no memory. Its heads always get the same numbers of regions:
-what random weights detect would change the count (a mask head on 100 detections has 53e9).
-`WHAT_IS_COUNTED` says what counts.
+The weights are on the meta device, where tensors have a shape and no content, so that a large
+model at full size takes a second and no memory. Only layers run there. What a detector does between
+them by values (proposals, box arithmetic, NMS) is left out: it does not count, and may look at the
+values. Heads get the same numbers of regions always: what random weights detect would change the
+count (a mask head on 100 detections has 53e9). Attention counts as its mathematics whatever kernel
+serves it elsewhere, see `mimdet.layers.attention`. `WHAT_IS_COUNTED` says what counts.
 """
 
 from collections import Counter, defaultdict
@@ -72,17 +74,18 @@ def model_statistics(model: Mapping[str, Any], image_size: tuple[int, int]) -> M
         ValueError: if it is neither an R-CNN with box head nor a dense detector like RetinaNet, or
             does something that depends on the values of tensors.
     """
-    with torch.device("meta"), torch.no_grad():
+    with torch.device("meta"):
         detector = instantiate(model).eval()
-        counter = _OperationCounter(detector)
-        with counter:
-            try:
-                _run(detector, torch.zeros(3, *image_size))
-            except (RuntimeError, NotImplementedError) as e:
-                raise ValueError(
-                    f"{type(detector).__name__} must run on the meta device to be analysed, where "
-                    f"tensors have no values, but: {e}; switch off what needs values"
-                ) from e
+    # From here on "meta" is not the default: sizes that a detector computes as tensors, as those of
+    # the padded batch, have values, and only what meets the weights has none.
+    with torch.no_grad(), _OperationCounter(detector) as counter:
+        try:
+            _run(detector, torch.zeros(3, *image_size, device="meta"))
+        except (RuntimeError, NotImplementedError) as e:
+            raise ValueError(
+                f"{type(detector).__name__} must run on the meta device to be analysed, where "
+                f"tensors have no values, but: {e}; switch off what needs values"
+            ) from e
     return ModelStatistics(
         image_size=tuple(image_size),
         parameters={
@@ -110,7 +113,7 @@ def _run(detector: nn.Module, image: Tensor) -> None:
 
 def _run_roi_heads(heads: nn.Module, features: dict[str, Tensor]) -> None:
     channels = features[heads.box_in_features[0]].shape[1]
-    regions = torch.zeros(NUM_PROPOSALS, channels, *heads.box_pooler.output_size)
+    regions = torch.zeros(NUM_PROPOSALS, channels, *heads.box_pooler.output_size, device="meta")
     # A cascade has a head and a predictor for each of its stages.
     box_heads, predictors = (
         parts if isinstance(parts, nn.ModuleList) else [parts]
@@ -120,7 +123,8 @@ def _run_roi_heads(heads: nn.Module, features: dict[str, Tensor]) -> None:
         predictor(box_head(regions))
     if heads.mask_on:
         channels = features[heads.mask_in_features[0]].shape[1]
-        regions = torch.zeros(NUM_DETECTIONS, channels, *heads.mask_pooler.output_size)
+        size = heads.mask_pooler.output_size
+        regions = torch.zeros(NUM_DETECTIONS, channels, *size, device="meta")
         heads.mask_head.layers(regions)
 
 

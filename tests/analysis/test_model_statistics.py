@@ -1,5 +1,7 @@
 """Counting operations and parameters without arithmetic."""
 
+import math
+
 import pytest
 import torch
 from config_files import load_stem
@@ -8,6 +10,8 @@ from torch import nn
 
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.structures import ImageList
 from detectron2.utils.analysis import FlopCountAnalysis
 from mimdet.analysis.model_statistics import model_statistics
 from mimdet.config import apply_overrides
@@ -86,6 +90,62 @@ def test_benchmarking_vit_has_the_operations_that_fvcore_counts():
         assert statistics.total(module) / 1e9 == pytest.approx(expected, rel=1e-6), module
     kinds = statistics.operations[""]
     assert kinds["attention"] / 1e9 == pytest.approx(golden["by_operator_G"]["matmul"])
+
+
+def by_hand(L: int, C: int, window: int, num_windows: int) -> tuple[int, int]:
+    """Products of an attention with decomposed positions: over L = side^2 tokens, and in windows.
+
+    Queries with keys, weights with values, and queries with the vectors of rows and columns.
+    """
+    side, w = math.isqrt(L), window
+    return L * C * (2 * L + 2 * side), num_windows * w**2 * C * (2 * w**2 + 2 * w)
+
+
+@pytest.mark.parametrize("kernel", ["auto", "folded", "chunks"])
+def test_vitdet_has_the_operations_that_are_counted_by_hand_whatever_kernel_is_chosen(kernel):
+    model = load_stem("mask_rcnn_vitdet_b_100ep").model
+    model.backbone.net.attn_impl = kernel
+    statistics = model_statistics(model, (1024, 1024))
+    L, C = 64 * 64, 768
+    whole, windowed = by_hand(L, C, window=14, num_windows=5 * 5)
+    assert statistics.operations["backbone.net"] == {
+        "conv": L * C * 16 * 16 * 3,
+        "linear": 12 * L * C * (3 * C + C + 2 * 4 * C),
+        "attention": 4 * whole + 8 * windowed,
+        "layer_norm": 12 * 2 * 5 * L * C,
+    }
+    assert statistics.total() / 1e9 == pytest.approx(825, abs=0.5)
+
+
+def test_cells_of_vitae_have_the_operations_that_are_counted_by_hand():
+    statistics = model_statistics(load_stem("mask_rcnn_vitae_s_100ep").model, (1024, 1024))
+    L, C = 64 * 64, 384
+    whole, windowed = by_hand(L, C, window=14, num_windows=5 * 5)
+    for cell, products in ((0, windowed), (2, whole)):
+        operations = statistics.operations[f"backbone.net.layers.2.NC.{cell}.attn"]
+        assert operations == {"linear": 4 * L * C * C, "attention": products}
+    assert statistics.total() / 1e9 == pytest.approx(541, abs=0.5)
+
+
+@pytest.mark.parametrize("stem", ["mask_rcnn_mpvit_tiny_toy", "retinanet_mpvit_tiny_toy"])
+def test_a_detector_may_look_at_values_of_boxes_and_of_sizes(stem, monkeypatch):
+    # as upstream's does: it checks the boxes it encodes, and computes the padding from tensors
+    expected = model_statistics(load_stem(stem).model, (60, 90)).operations
+
+    def look_at_boxes(self, first, second):
+        assert (first > 0).all().item() and (second > 0).all().item()
+
+    from_tensors = ImageList.from_tensors
+
+    def look_at_sizes(tensors, *args, **kwargs):
+        sizes = torch.stack([torch.as_tensor(tensor.shape[-2:]) for tensor in tensors])
+        assert sizes.max(0).values.tolist() == [60, 90]
+        return from_tensors(tensors, *args, **kwargs)
+
+    for name in ("get_deltas", "apply_deltas"):
+        monkeypatch.setattr(Box2BoxTransform, name, look_at_boxes)
+    monkeypatch.setattr(ImageList, "from_tensors", look_at_sizes)
+    assert model_statistics(load_stem(stem).model, (60, 90)).operations == expected
 
 
 def test_a_real_run_under_fvcore_has_the_same_count():
