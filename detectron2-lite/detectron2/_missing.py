@@ -202,7 +202,7 @@ _TABLE = {
         data.transforms.transform: ColorTransform ExtentTransform PILColorTransform
         data.transforms.transform: RotationTransform
     """,
-    "install faster-coco-eval, which COCOEvaluator then uses": """
+    "use detectron2.evaluation.COCOEvaluator, which scores by faster-coco-eval": """
         evaluation.fast_eval_api: *
     """,
     "use detectron2.evaluation.COCOEvaluator with max_dets_per_image": """

@@ -197,5 +197,5 @@ class InstanceEvaluator(DatasetEvaluator):
         metrics = {k: 100 * value if value >= 0 else math.nan for k, value in values.items()}
         self._logger.info(f"Evaluation results for {task}: \n" + create_small_table(metrics))
         if any(map(math.isnan, metrics.values())):
-            self._logger.info("Some metrics cannot be computed and is shown as NaN.")
+            self._logger.info("Metrics that are undefined for these data are shown as NaN.")
         return metrics | self._more_metrics(task, precision)
