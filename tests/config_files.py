@@ -80,6 +80,7 @@ def plain(node):
 
 def parametrize(paths):
     """A test for each of these files, named after it."""
+    paths = sorted(paths)
     return pytest.mark.parametrize("path", paths, ids=[p.stem for p in paths])
 
 

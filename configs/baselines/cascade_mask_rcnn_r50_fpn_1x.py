@@ -14,9 +14,8 @@ It trains on 1000 proposals of an image, as Detectron2's LazyConfig of this mode
 Counted here: 71,984,926 parameters.
 """
 
-from ..common.models.cascade_mask_rcnn_fpn import model
-from .mask_rcnn_r50_fpn_1x import dataloader, lr_multiplier, optimizer, train
-from .mask_rcnn_r50_fpn_1x import model as _mask_rcnn
+from ..common.models.rcnn import cascade_mask_rcnn_heads
+from .mask_rcnn_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
 
-model.backbone = _mask_rcnn.backbone
+model.roi_heads = cascade_mask_rcnn_heads()
 train.output_dir = "output/cascade_mask_rcnn_r50_fpn_1x"

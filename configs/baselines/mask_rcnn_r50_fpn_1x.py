@@ -20,7 +20,7 @@ from detectron2.modeling.backbone import BasicStem
 from ..common.data.coco import dataloader
 from ..common.models.mask_rcnn_fpn import model
 from ..common.optim import SGD as optimizer
-from ..common.schedules import multistep
+from ..common.schedules import coco_1x
 from ..common.train import train
 
 model.backbone.bottom_up = L(ResNet)(
@@ -31,10 +31,7 @@ model.backbone.bottom_up = L(ResNet)(
 )
 model.backbone.in_features = "${.bottom_up.out_features}"
 
-train.max_iter = 90000  # 118k images * 12 epochs / 16
-lr_multiplier = multistep(
-    train.max_iter, milestones=[60000, 80000], warmup_iters=1000, warmup_factor=0.001
-)
+train.max_iter, lr_multiplier = coco_1x(warmup_factor=0.001)
 # What ImageNet weights lack.
 train.allow_missing = ["backbone.fpn_*", "proposal_generator.*", "roi_heads.*"]
 train.output_dir = "output/mask_rcnn_r50_fpn_1x"

@@ -11,14 +11,12 @@ this file), evaluate:
 Counted here: 37,915,572 parameters.
 """
 
-from ..common.models.retinanet_fpn import model
-from .mask_rcnn_r50_fpn_1x import dataloader, lr_multiplier, optimizer, train
-from .mask_rcnn_r50_fpn_1x import model as _mask_rcnn
+from ..common.models.retinanet_fpn import retinanet
+from .mask_rcnn_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
 
-model.backbone.bottom_up = _mask_rcnn.backbone.bottom_up
-model.backbone.bottom_up.out_features = ["res3", "res4", "res5"]
-model.backbone.in_features = "${.bottom_up.out_features}"
-model.backbone.top_block.in_channels = 2048
+_bottom_up = model.backbone.bottom_up
+_bottom_up.out_features = ["res3", "res4", "res5"]
+model = retinanet(_bottom_up, in_features="${.bottom_up.out_features}", in_channels=2048)
 
 dataloader.train.mapper.use_instance_mask = False
 optimizer.lr = 0.01

@@ -20,7 +20,7 @@ from ..common.data.coco import dataloader
 from ..common.data.padded_lsj import use_padded_lsj
 from ..common.models.mask_rcnn_vit_fpn import model
 from ..common.optim import AdamW as optimizer
-from ..common.schedules import cosine
+from ..common.schedules import coco_cosine
 from ..common.train import train
 
 # A MAE or BEiT checkpoint.
@@ -58,11 +58,7 @@ optimizer.params.overrides = dict(
     relative_position_bias_table=dict(weight_decay=0.0),
 )
 
-_epochs = 100
-train.max_iter = 118000 * _epochs // 64  # 118k images at batch 64
-lr_multiplier = cosine(
-    train.max_iter, warmup_iters=train.max_iter * 0.25 / _epochs, warmup_factor=0.001
-)
+train.max_iter, lr_multiplier = coco_cosine(epochs=100)
 train.eval_period = 1844  # an epoch
 train.checkpointer.period = 1844
 train.amp.enabled = True

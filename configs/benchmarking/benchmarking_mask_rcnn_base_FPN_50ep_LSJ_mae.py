@@ -10,7 +10,7 @@ Published (not reproduced here): 50.2 box AP, 44.9 mask AP on COCO val2017, 118.
 Counted here: 118,674,184 parameters.
 """
 
-from ..common.schedules import cosine
+from ..common.schedules import coco_cosine
 from .benchmarking_mask_rcnn_base_FPN_100ep_LSJ_mae import (
     dataloader,
     mae_checkpoint,
@@ -19,9 +19,5 @@ from .benchmarking_mask_rcnn_base_FPN_100ep_LSJ_mae import (
     train,
 )
 
-_epochs = 50
-train.max_iter = 118000 * _epochs // 64
-lr_multiplier = cosine(
-    train.max_iter, warmup_iters=train.max_iter * 0.25 / _epochs, warmup_factor=0.001
-)
+train.max_iter, lr_multiplier = coco_cosine(epochs=50)
 train.output_dir = "output/benchmarking_mask_rcnn_base_FPN_50ep_LSJ_mae"

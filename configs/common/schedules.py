@@ -1,4 +1,8 @@
-"""Learning-rate schedules, as multipliers of the optimiser's learning rate."""
+"""Learning-rate schedules, as multipliers of the optimiser's learning rate.
+
+The functions named after a data set give the number of iterations too: `train.max_iter,
+lr_multiplier = ...`.
+"""
 
 from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
 
@@ -31,4 +35,30 @@ def cosine(max_iter, warmup_iters, warmup_factor=0.0, end_value=0.0, rescale_int
         warmup_method="linear",
         warmup_factor=warmup_factor,
         rescale_interval=rescale_interval,
+    )
+
+
+def coco_1x(warmup_factor):
+    """Detectron2's 12 epochs of COCO at batch 16 -> number of iterations, multiplier."""
+    return 90000, multistep(90000, [60000, 80000], warmup_iters=1000, warmup_factor=warmup_factor)
+
+
+def coco_3x(warmup_factor):
+    """Detectron2's 36 epochs of COCO at batch 16 -> number of iterations, multiplier."""
+    drops = [210000, 250000]
+    return 270000, multistep(270000, drops, warmup_iters=1000, warmup_factor=warmup_factor)
+
+
+def coco_cosine(epochs):
+    """Epochs of COCO at batch 64, a quarter of one for warm-up -> iterations, multiplier."""
+    max_iter = 118000 * epochs // 64
+    warmup_iters = max_iter * 0.25 / epochs
+    return max_iter, cosine(max_iter, warmup_iters=warmup_iters, warmup_factor=0.001)
+
+
+def imagenet_cosine(epochs, batch_size, warmup_epochs, end_value=0.0):
+    """Epochs of ImageNet-1k -> number of iterations, multiplier."""
+    epoch = 1281167 // batch_size
+    return epochs * epoch, cosine(
+        epochs * epoch, warmup_epochs * epoch, end_value=end_value, rescale_interval=True
     )

@@ -16,13 +16,13 @@ Counted here: 109,046,696 parameters.
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.modeling import GeneralizedRCNN
-from mimdet.data.copy_paste import CopyPasteMapper, RandomPairs
 from mimdet.modeling.backbone.swin import PaddedSwin
 from mimdet.modeling.backbone.timm_backbone import TimmBackbone
 from mimdet.solver.param_groups import get_named_decay_parameters
 
 from ..common.data.coco import dataloader
-from ..common.models.mask_rcnn_vit_fpn import model
+from ..common.data.copy_paste import use_copy_paste
+from ..common.models.rcnn import fpn, mask_rcnn_heads, pixels, rpn
 from ..common.optim import AdamW as optimizer
 from ..common.schedules import multistep
 from ..common.train import train
@@ -30,39 +30,31 @@ from ..common.train import train
 # A classifier or a pretraining file with a Swin-B: ours, FastMIM's or timm's.
 mae_checkpoint = dict(path=None)
 
-model._target_ = GeneralizedRCNN  # this backbone takes images alone
-model.pop("lsj_postprocess")
-model.roi_heads.box_head.conv_norm = model.roi_heads.mask_head.conv_norm = "SyncBN"
-model.backbone.bottom_up = L(TimmBackbone)(
-    model=L(PaddedSwin)(
-        embed_dim=128,
-        depths=[2, 2, 18, 2],
-        num_heads=[4, 8, 16, 32],
-        window_size=7,
-        drop_path_rate=0.2,
+model = L(GeneralizedRCNN)(
+    backbone=fpn(
+        bottom_up=L(TimmBackbone)(
+            model=L(PaddedSwin)(
+                embed_dim=128,
+                depths=[2, 2, 18, 2],
+                num_heads=[4, 8, 16, 32],
+                window_size=7,
+                drop_path_rate=0.2,
+            ),
+            norm="fresh",
+            checkpointing=True,
+            pretrained="${mae_checkpoint.path}",
+        ),
+        norm="SyncBN",
     ),
-    norm="fresh",
-    checkpointing=True,
-    pretrained="${mae_checkpoint.path}",
+    proposal_generator=rpn(conv_dims=[-1, -1]),
+    roi_heads=mask_rcnn_heads(convolutional=True, conv_norm="SyncBN"),
+    **pixels(),
 )
 
-# Large-scale jitter on a square padded by black, then objects of another such image on top.
-_size = 1024
-_mapper = dataloader.train.mapper
-_mapper.augmentations = [
-    L(T.RandomFlip)(horizontal=True),
-    L(T.ResizeScale)(min_scale=0.1, max_scale=2.0, target_height=_size, target_width=_size),
-    L(T.RandomCrop)(crop_type="absolute", crop_size=(_size, _size)),
-    L(T.FixedSizeCrop)(crop_size=(_size, _size), pad_value=0.0),  # has only to pad
-]
-_mapper.instance_mask_format = "bitmask"
-_mapper.recompute_boxes = True
-dataloader.train.mapper = L(CopyPasteMapper)(mapper=_mapper)
-dataloader.train.dataset = L(RandomPairs)(dataset=dataloader.train.dataset)
+use_copy_paste(dataloader, size=1024)
 dataloader.train.total_batch_size = 32  # 4 on each of 8 GPUs
-dataloader.test.mapper.image_format = "${...train.mapper.mapper.image_format}"
 dataloader.test.mapper.augmentations = [
-    L(T.ResizeShortestEdge)(short_edge_length=_size, max_size=1666)
+    L(T.ResizeShortestEdge)(short_edge_length=1024, max_size=1666)
 ]
 
 optimizer.lr = 6e-5

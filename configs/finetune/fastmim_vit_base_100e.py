@@ -20,7 +20,7 @@ from mimdet.solver.learning_rate import scaled_lr
 
 from ..common.data.imagenet_labelled import dataloader, imagenet
 from ..common.optim import AdamW as optimizer
-from ..common.schedules import cosine
+from ..common.schedules import imagenet_cosine
 from ..common.train import train
 
 # What pretraining left, of FastMIM or MAE: its encoder is taken, resized from 128 to 224 pixels.
@@ -51,15 +51,11 @@ optimizer.params.overrides = dict(
 )
 optimizer.params.lr_factor_func = L(make_classifier_lr_factor)(lr_decay_rate=0.70, depths=[12])
 
-_epoch = 1281167 // 1024  # 1,251 iterations
-train.max_iter = 100 * _epoch
-lr_multiplier = cosine(
-    train.max_iter,
-    warmup_iters=5 * _epoch,
-    end_value=1e-6 / 2.4e-3,  # the rate falls to 1e-6
-    rescale_interval=True,
+# The learning rate falls to 1e-6.
+train.max_iter, lr_multiplier = imagenet_cosine(
+    epochs=100, batch_size=1024, warmup_epochs=5, end_value=1e-6 / 2.4e-3
 )
-train.eval_period = _epoch
-train.checkpointer.update(period=_epoch, max_to_keep=3)
+train.eval_period = train.max_iter // 100  # an epoch
+train.checkpointer.update(period=train.eval_period, max_to_keep=3)
 train.amp.enabled = True
 train.output_dir = "output/fastmim_vit_base_100e"

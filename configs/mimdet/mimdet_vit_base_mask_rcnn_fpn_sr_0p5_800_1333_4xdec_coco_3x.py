@@ -18,7 +18,8 @@ from detectron2.config import LazyCall as L
 from mimdet.modeling.backbone.mimdet import MIMDetBackbone, MIMDetDecoder, MIMDetEncoder
 from mimdet.solver.param_groups import get_fpn_model_parameters
 
-from ..common.data.coco_detr import dataloader
+from ..common.data.coco import dataloader
+from ..common.data.detr import use_detr_scales
 from ..common.models.mask_rcnn_vit_fpn import model
 from ..common.optim import AdamW as optimizer
 from ..common.schedules import multistep
@@ -60,8 +61,7 @@ model.backbone.bottom_up = L(MIMDetBackbone)(
 )
 
 # Without 672 and 704, which DETR has: so it is in the released recipe.
-_scales = (480, 512, 544, 576, 608, 640, 736, 768, 800)
-dataloader.train.mapper.augmentations[-1].short_edge_length = _scales
+use_detr_scales(dataloader, short_edges=(480, 512, 544, 576, 608, 640, 736, 768, 800))
 dataloader.train.total_batch_size = 64
 
 # Three speeds: encoder lr / multiplier, stem lr, everything else lr * multiplier.

@@ -10,10 +10,9 @@ Lee et al. 2022, arXiv 2112.11010.
 Counted here: 70,385,894 parameters.
 """
 
-from ..common.models.cascade_mask_rcnn_fpn import model
-from .mask_rcnn_mpvit_small_ms_3x import dataloader, lr_multiplier, optimizer, train
-from .mask_rcnn_mpvit_small_ms_3x import model as _mask_rcnn
+from ..common.models.rcnn import cascade_mask_rcnn_heads
+from .mask_rcnn_mpvit_small_ms_3x import dataloader, lr_multiplier, model, optimizer, train
 
-model.backbone = _mask_rcnn.backbone
+model.roi_heads = cascade_mask_rcnn_heads()
 model.proposal_generator.post_nms_topk = (2000, 1000)
 train.output_dir = "output/cascade_mask_rcnn_mpvit_small_ms_3x"

@@ -21,7 +21,7 @@ from mimdet.modeling.backbone.mpvit import MPViTBackbone
 from ..common.data.coco import dataloader
 from ..common.models.mask_rcnn_fpn import model
 from ..common.optim import AdamW as optimizer
-from ..common.schedules import multistep
+from ..common.schedules import coco_1x
 from ..common.train import train
 
 model.backbone.bottom_up = L(MPViTBackbone)(
@@ -45,10 +45,7 @@ optimizer.weight_decay = 0.05
 optimizer.params.weight_decay_norm = None
 optimizer.params.weight_decay_bias = None
 
-train.max_iter = 90000  # 118k images * 12 epochs / 16
-lr_multiplier = multistep(
-    train.max_iter, milestones=[60000, 80000], warmup_iters=1000, warmup_factor=0.01
-)
+train.max_iter, lr_multiplier = coco_1x(warmup_factor=0.01)
 train.clip_grad.max_norm = 1.0
 train.eval_period = 10000
 train.checkpointer.period = 10000

@@ -13,14 +13,11 @@ GFLOPs. That count is of a T with MLP ratio 4; the released T has 2, as here.
 Counted here: 25,712,224 parameters.
 """
 
-from ..common.data.coco_detr import dataloader
-from ..common.schedules import multistep
-from .mask_rcnn_mpvit_tiny_1x import model, optimizer, train
+from ..common.data.detr import use_detr_scales
+from ..common.schedules import coco_3x
+from .mask_rcnn_mpvit_tiny_1x import dataloader, model, optimizer, train
 
-dataloader.train.dataset.filter_empty = False
+use_detr_scales(dataloader)
 
-train.max_iter = 270000  # 118k images * 36 epochs / 16
-lr_multiplier = multistep(
-    train.max_iter, milestones=[210000, 250000], warmup_iters=1000, warmup_factor=0.01
-)
+train.max_iter, lr_multiplier = coco_3x(warmup_factor=0.01)
 train.output_dir = "output/mask_rcnn_mpvit_tiny_ms_3x"

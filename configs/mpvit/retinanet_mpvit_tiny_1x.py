@@ -13,14 +13,12 @@ is of a T with MLP ratio 4; the released T has 2, as here.
 Counted here: 15,104,612 parameters.
 """
 
-from ..common.models.retinanet_fpn import model
-from .mask_rcnn_mpvit_tiny_1x import dataloader, lr_multiplier, optimizer, train
-from .mask_rcnn_mpvit_tiny_1x import model as _mask_rcnn
+from ..common.models.retinanet_fpn import retinanet
+from .mask_rcnn_mpvit_tiny_1x import dataloader, lr_multiplier, model, optimizer, train
 
-model.backbone.bottom_up = _mask_rcnn.backbone.bottom_up
-model.backbone.bottom_up.out_features = ["stage3", "stage4", "stage5"]
-model.backbone.in_features = "${.bottom_up.out_features}"
-model.backbone.top_block.in_channels = 216
+_bottom_up = model.backbone.bottom_up
+_bottom_up.out_features = ["stage3", "stage4", "stage5"]
+model = retinanet(_bottom_up, in_features="${.bottom_up.out_features}", in_channels=216)
 
 dataloader.train.mapper.use_instance_mask = False
 train.allow_missing = ["backbone.fpn_*", "backbone.top_block.*", "head.*"]

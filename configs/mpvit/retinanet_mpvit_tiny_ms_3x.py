@@ -13,10 +13,11 @@ is of a T with MLP ratio 4; the released T has 2, as here.
 Counted here: 15,104,612 parameters.
 """
 
-from .mask_rcnn_mpvit_tiny_ms_3x import dataloader, lr_multiplier
-from .mask_rcnn_mpvit_tiny_ms_3x import train as _long
-from .retinanet_mpvit_tiny_1x import model, optimizer, train
+from ..common.data.detr import use_detr_scales
+from ..common.schedules import coco_3x
+from .retinanet_mpvit_tiny_1x import dataloader, model, optimizer, train
 
-dataloader.train.mapper.use_instance_mask = False
-train.max_iter = _long.max_iter
+use_detr_scales(dataloader)
+
+train.max_iter, lr_multiplier = coco_3x(warmup_factor=0.01)
 train.output_dir = "output/retinanet_mpvit_tiny_ms_3x"

@@ -17,7 +17,7 @@ from torch import nn
 from detectron2.config import LazyCall as L
 from mimdet.modeling.backbone.timm_backbone import TimmBackbone
 
-from ..common.schedules import cosine
+from ..common.schedules import imagenet_cosine
 from .fastmim_vit_base import dataloader, model, optimizer, train
 
 model.encoder = L(TimmBackbone)(
@@ -35,9 +35,6 @@ model.update(block_size=32, decoder_depth=4)
 model.norm_layer = nn.LayerNorm
 
 dataloader.train.total_batch_size = 2048
-
-_epoch = 1281167 // 2048  # 625 iterations: 1.28M images at batch 2048
-train.max_iter = 400 * _epoch
-lr_multiplier = cosine(train.max_iter, warmup_iters=10 * _epoch, rescale_interval=True)
-train.checkpointer.period = 50 * _epoch
+train.max_iter, lr_multiplier = imagenet_cosine(epochs=400, batch_size=2048, warmup_epochs=10)
+train.checkpointer.period = train.max_iter // 8  # 50 epochs
 train.output_dir = "output/fastmim_swin_base"

@@ -15,7 +15,7 @@ from mimdet.pretraining.fastmim import FastMIM
 from mimdet.pretraining.mae import ViTEncoder
 from mimdet.pretraining.targets import HOGTarget
 
-from ..common.schedules import cosine
+from ..common.schedules import imagenet_cosine
 from .mae_vit_base import dataloader, optimizer, train
 
 model = L(FastMIM)(
@@ -35,7 +35,6 @@ model = L(FastMIM)(
     norm_layer=mae_layer_norm,
 )
 
-_epoch = 1281167 // 4096  # 312 iterations: 1.28M images at batch 4096
-lr_multiplier = cosine(train.max_iter, warmup_iters=20 * _epoch, rescale_interval=True)
-train.checkpointer.period = 100 * _epoch
+train.max_iter, lr_multiplier = imagenet_cosine(epochs=800, batch_size=4096, warmup_epochs=20)
+train.checkpointer.period = train.max_iter // 8  # 100 epochs
 train.output_dir = "output/fastmim_vit_base"

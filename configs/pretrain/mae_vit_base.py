@@ -24,7 +24,7 @@ from mimdet.solver.learning_rate import scaled_lr
 
 from ..common.data.images import dataloader
 from ..common.optim import AdamW as optimizer
-from ..common.schedules import cosine
+from ..common.schedules import imagenet_cosine
 from ..common.train import train
 
 model = L(MAE)(
@@ -54,10 +54,8 @@ optimizer.weight_decay = 0.05
 # Biases and 1-D tensors are not decayed; class and mask tokens are.
 optimizer.params = L(param_groups_weight_decay)(weight_decay="${..weight_decay}")
 
-_epoch = 1281167 // 4096  # 312 iterations: 1.28M images at batch 4096
-train.max_iter = 800 * _epoch
-lr_multiplier = cosine(train.max_iter, warmup_iters=40 * _epoch, rescale_interval=True)
-train.checkpointer.period = 20 * _epoch
+train.max_iter, lr_multiplier = imagenet_cosine(epochs=800, batch_size=4096, warmup_epochs=40)
+train.checkpointer.period = train.max_iter // 40  # 20 epochs
 train.eval_period = 0
 train.amp.enabled = True
 train.clip_grad.max_norm = float("inf")  # only logs the norm

@@ -7,13 +7,10 @@ every width and depth cut down and no pretraining.
     python lazyconfig_train_net.py --config-file configs/toy/mask_rcnn_swin_scp_toy.py
 """
 
-from detectron2.config import LazyCall as L
-from mimdet.data.copy_paste import RandomPairs
-
+from ..common.data.copy_paste import use_copy_paste
 from ..common.data.toy import dataloader, toy
 from ..common.models.toy_heads import shrink_heads
 from ..common.schedules import multistep
-from ..fastmim.mask_rcnn_swin_base_scp_3x import dataloader as _base
 from ..fastmim.mask_rcnn_swin_base_scp_3x import mae_checkpoint, model, optimizer, train
 
 model.backbone.bottom_up.model.update(
@@ -23,13 +20,7 @@ model.backbone.bottom_up.checkpointing = False
 model.backbone.update(out_channels=64, norm="GN")
 shrink_heads(model)
 
-_size = 128
-_flip, _resize, _crop, _pad = _base.train.mapper.mapper.augmentations
-_resize.update(min_scale=0.5, target_height=_size, target_width=_size)
-_crop.crop_size = _pad.crop_size = (_size, _size)
-dataloader.train.mapper = _base.train.mapper
-dataloader.train.dataset = L(RandomPairs)(dataset=dataloader.train.dataset)
-dataloader.test.mapper.image_format = "${...train.mapper.mapper.image_format}"
+use_copy_paste(dataloader, size=128, min_scale=0.5)
 
 # All weights start at random.
 optimizer.lr = 1e-3

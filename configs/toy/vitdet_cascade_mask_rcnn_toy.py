@@ -6,11 +6,18 @@ Li et al. 2022, arXiv 2203.16527; Cai and Vasconcelos 2017, arXiv 1712.00726.
     python lazyconfig_train_net.py --config-file configs/toy/vitdet_cascade_mask_rcnn_toy.py
 """
 
+from ..common.models.rcnn import cascade_mask_rcnn_heads
 from ..common.models.toy_heads import shrink_heads
-from ..vitdet.cascade_mask_rcnn_vitdet_b_100ep import model
-from .vitdet_mask_rcnn_toy import dataloader, lr_multiplier, mae_checkpoint, optimizer, toy, train
-from .vitdet_mask_rcnn_toy import model as _mask_rcnn
+from .vitdet_mask_rcnn_toy import (
+    dataloader,
+    lr_multiplier,
+    mae_checkpoint,
+    model,
+    optimizer,
+    toy,
+    train,
+)
 
-model.backbone = _mask_rcnn.backbone
+model.roi_heads = cascade_mask_rcnn_heads(convolutional=True)
 shrink_heads(model, norm="LN")
 train.output_dir = "output/vitdet_cascade_mask_rcnn_toy"

@@ -16,6 +16,7 @@ of the four global blocks out. They have no effect.
 
 from mimdet.modeling.backbone.vitae import PlainViTAE
 
+from ..common.models.vit_pyramid import vit_base
 from .mask_rcnn_vitdet_b_unofficial_100ep import (
     dataloader,
     lr_multiplier,
@@ -25,8 +26,12 @@ from .mask_rcnn_vitdet_b_unofficial_100ep import (
     train,
 )
 
-model.backbone.net._target_ = PlainViTAE
-model.backbone.net.pcm_groups = 192
-model.backbone.net.pcm_norm = "SyncBN"  # batch norm over all processes, as in the released run
-model.backbone.net.use_act_checkpoint = True
+model.backbone.net = vit_base(
+    PlainViTAE,
+    pretrain_img_size="${.img_size}",
+    pretrain_use_cls_token=False,
+    pcm_groups=192,
+    pcm_norm="SyncBN",  # batch norm over all processes, as in the released run
+    use_act_checkpoint=True,
+)
 train.output_dir = "output/mask_rcnn_vitae_b_100ep"

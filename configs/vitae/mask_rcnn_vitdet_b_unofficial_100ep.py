@@ -14,24 +14,41 @@ Published (not reproduced here): 51.1 box AP, 45.5 mask AP on COCO val2017, batc
 Counted here: 118,563,824 parameters. The weights of the release convert: README.md.
 """
 
+from functools import partial
+
 from detectron2.config import LazyCall as L
+from detectron2.modeling import GeneralizedRCNN
 from mimdet.modeling.backbone.vitae import NormedViT
 from mimdet.modeling.normed_heads import NormedRPNHead, layer_norm_1e5
+from mimdet.solver.layer_decay import get_vit_lr_decay_rate
 from mimdet.solver.param_groups import get_fpn_model_parameters
 
+from ..common.data.coco import dataloader
+from ..common.data.lsj import use_lsj
+from ..common.models.rcnn import mask_rcnn_heads, pixels, rpn
+from ..common.models.vit_pyramid import vit_base, vit_pyramid
+from ..common.optim import AdamW as optimizer
 from ..common.schedules import multistep
-from ..vitdet.mask_rcnn_vitdet_b_100ep import dataloader, mae_checkpoint, model, optimizer, train
+from ..common.train import train
 
-model.backbone.update(keep_channels=True, norm_eps=1e-5)
-model.backbone.net.update(
-    _target_=NormedViT,  # normalises its last map
-    pretrain_img_size="${.img_size}",
-    pretrain_use_cls_token=False,
+# A MAE checkpoint; the encoder-only kind is enough.
+mae_checkpoint = dict(path=None)
+
+# Against ViTDet: the ViT's last map is normalised, the deconvolutions keep their channels, norms
+# of pyramid and heads have mmcv's eps, and the RPN head is normalised too.
+model = L(GeneralizedRCNN)(
+    backbone=vit_pyramid(
+        vit_base(NormedViT, pretrain_img_size="${.img_size}", pretrain_use_cls_token=False),
+        keep_channels=True,
+        norm_eps=1e-5,
+    ),
+    proposal_generator=rpn(NormedRPNHead, conv_dims=[-1, -1], norm=layer_norm_1e5),
+    roi_heads=mask_rcnn_heads(convolutional=True, conv_norm=layer_norm_1e5),
+    **pixels(),
 )
-# The heads' norms have mmcv's eps, and the RPN head is normalised too.
-model.proposal_generator.head.update(_target_=NormedRPNHead, norm=layer_norm_1e5)
-model.roi_heads.box_head.conv_norm = layer_norm_1e5
-model.roi_heads.mask_head.conv_norm = layer_norm_1e5
+
+use_lsj(dataloader, size=1024)
+dataloader.train.total_batch_size = 64
 
 # No 1-D parameter is decayed, those of the pyramid's and the heads' norms included.
 optimizer.params = L(get_fpn_model_parameters)(
@@ -39,7 +56,7 @@ optimizer.params = L(get_fpn_model_parameters)(
     weight_decay="${..weight_decay}",
     skip_list=["pos_embed", "rel_pos_h", "rel_pos_w"],
     multiplier=1.0,  # one speed, but for the decay towards the first layers
-    lr_factor_func=optimizer.params.lr_factor_func,
+    lr_factor_func=partial(get_vit_lr_decay_rate, lr_decay_rate=0.7, num_layers=12),
 )
 
 _epoch = 7330  # four passes over 117,266 images at batch 64
@@ -52,6 +69,4 @@ lr_multiplier = multistep(
 )
 train.eval_period = _epoch
 train.checkpointer.period = _epoch
-train.amp.enabled = False
-train.ddp.fp16_compression = False
 train.output_dir = "output/mask_rcnn_vitdet_b_unofficial_100ep"

@@ -12,13 +12,15 @@ Published (not reproduced here): 54.0 box AP, 46.7 mask AP on COCO val2017.
 Counted here: 141,160,990 parameters.
 """
 
-from ..common.models.cascade_mask_rcnn_fpn import model
-from .mask_rcnn_vitdet_b_100ep import dataloader, lr_multiplier, mae_checkpoint, optimizer, train
-from .mask_rcnn_vitdet_b_100ep import model as _mask_rcnn
+from ..common.models.rcnn import cascade_mask_rcnn_heads
+from .mask_rcnn_vitdet_b_100ep import (
+    dataloader,
+    lr_multiplier,
+    mae_checkpoint,
+    model,
+    optimizer,
+    train,
+)
 
-model.backbone = _mask_rcnn.backbone
-model.proposal_generator = _mask_rcnn.proposal_generator
-model.roi_heads.mask_head = _mask_rcnn.roi_heads.mask_head
-for _head in model.roi_heads.box_heads:
-    _head.update(conv_dims=[256, 256, 256, 256], fc_dims=[1024], conv_norm="LN")
+model.roi_heads = cascade_mask_rcnn_heads(convolutional=True, conv_norm="LN")
 train.output_dir = "output/cascade_mask_rcnn_vitdet_b_100ep"

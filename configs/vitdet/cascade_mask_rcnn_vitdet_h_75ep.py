@@ -12,9 +12,15 @@ Published (not reproduced here): 58.7 box AP, 51.0 mask AP on COCO val2017.
 Counted here: 691,468,958 parameters.
 """
 
-from .cascade_mask_rcnn_vitdet_b_100ep import model
-from .mask_rcnn_vitdet_h_75ep import dataloader, lr_multiplier, mae_checkpoint, optimizer, train
-from .mask_rcnn_vitdet_h_75ep import model as _mask_rcnn
+from ..common.models.rcnn import cascade_mask_rcnn_heads
+from .mask_rcnn_vitdet_h_75ep import (
+    dataloader,
+    lr_multiplier,
+    mae_checkpoint,
+    model,
+    optimizer,
+    train,
+)
 
-model.backbone = _mask_rcnn.backbone
+model.roi_heads = cascade_mask_rcnn_heads(convolutional=True, conv_norm="LN")
 train.output_dir = "output/cascade_mask_rcnn_vitdet_h_75ep"

@@ -13,14 +13,16 @@ Counted here: 144,902,826 parameters.
 """
 
 from ..common.data.lvis import use_lvis_classes
-from .cascade_mask_rcnn_vitdet_b_100ep import model
+from ..common.models.rcnn import cascade_mask_rcnn_heads
 from .lvis_mask_rcnn_vitdet_b_100ep import (
     dataloader,
     lr_multiplier,
     mae_checkpoint,
+    model,
     optimizer,
     train,
 )
 
+model.roi_heads = cascade_mask_rcnn_heads(convolutional=True, conv_norm="LN")
 use_lvis_classes(model.roi_heads)
 train.output_dir = "output/lvis_cascade_mask_rcnn_vitdet_b_100ep"

@@ -12,15 +12,17 @@ Published (not reproduced here): 51.5 box AP, 46.6 mask AP on LVIS v1 val.
 Counted here: 695,210,794 parameters.
 """
 
-from .lvis_cascade_mask_rcnn_vitdet_b_100ep import model
+from ..common.data.lvis import use_lvis_classes
+from ..common.models.rcnn import cascade_mask_rcnn_heads
 from .lvis_mask_rcnn_vitdet_h_100ep import (
     dataloader,
     lr_multiplier,
     mae_checkpoint,
+    model,
     optimizer,
     train,
 )
-from .lvis_mask_rcnn_vitdet_h_100ep import model as _mask_rcnn
 
-model.backbone = _mask_rcnn.backbone
+model.roi_heads = cascade_mask_rcnn_heads(convolutional=True, conv_norm="LN")
+use_lvis_classes(model.roi_heads)
 train.output_dir = "output/lvis_cascade_mask_rcnn_vitdet_h_100ep"

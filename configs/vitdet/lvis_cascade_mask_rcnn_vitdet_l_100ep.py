@@ -12,15 +12,17 @@ Published (not reproduced here): 49.2 box AP, 44.5 mask AP on LVIS v1 val.
 Counted here: 364,691,690 parameters.
 """
 
-from .lvis_cascade_mask_rcnn_vitdet_b_100ep import model
+from ..common.data.lvis import use_lvis_classes
+from ..common.models.rcnn import cascade_mask_rcnn_heads
 from .lvis_mask_rcnn_vitdet_l_100ep import (
     dataloader,
     lr_multiplier,
     mae_checkpoint,
+    model,
     optimizer,
     train,
 )
-from .lvis_mask_rcnn_vitdet_l_100ep import model as _mask_rcnn
 
-model.backbone = _mask_rcnn.backbone
+model.roi_heads = cascade_mask_rcnn_heads(convolutional=True, conv_norm="LN")
+use_lvis_classes(model.roi_heads)
 train.output_dir = "output/lvis_cascade_mask_rcnn_vitdet_l_100ep"

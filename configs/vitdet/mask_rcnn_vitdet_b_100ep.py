@@ -14,16 +14,15 @@ Counted here: 110,895,792 parameters.
 
 from functools import partial
 
-from torch import nn
-
 from detectron2.config import LazyCall as L
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from mimdet.modeling.backbone.vitdet import SimpleFeaturePyramid, ViT
+from detectron2.modeling import GeneralizedRCNN
+from mimdet.modeling.backbone.vitdet import ViT
 from mimdet.solver.layer_decay import get_vit_lr_decay_rate
 
 from ..common.data.coco import dataloader
 from ..common.data.lsj import use_lsj
-from ..common.models.mask_rcnn_fpn import model
+from ..common.models.rcnn import mask_rcnn_heads, pixels, rpn
+from ..common.models.vit_pyramid import vit_base, vit_pyramid
 from ..common.optim import AdamW as optimizer
 from ..common.schedules import multistep
 from ..common.train import train
@@ -31,37 +30,12 @@ from ..common.train import train
 # A MAE checkpoint; the encoder-only kind is enough.
 mae_checkpoint = dict(path=None)
 
-model.backbone = L(SimpleFeaturePyramid)(
-    net=L(ViT)(
-        img_size="${..square_pad}",
-        patch_size=16,
-        embed_dim=768,
-        depth=12,
-        num_heads=12,
-        mlp_ratio=4.0,
-        qkv_bias=True,
-        drop_path_rate=0.1,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        use_rel_pos=True,
-        window_size=14,
-        window_block_indexes=[0, 1, 3, 4, 6, 7, 9, 10],  # 2, 5, 8 and 11 see the whole image
-        # Convolutions after these blocks; with all blocks in windows, the paper's alternative to
-        # global attention.
-        residual_block_indexes=[],
-        residual_block_type="bottleneck",
-        use_act_checkpoint=False,
-        pretrained="${mae_checkpoint.path}",
-    ),
-    in_feature="last_feat",
-    out_channels=256,
-    scale_factors=[4.0, 2.0, 1.0, 0.5],
-    top_block=L(LastLevelMaxPool)(),
-    norm="LN",
-    square_pad=1024,
+model = L(GeneralizedRCNN)(
+    backbone=vit_pyramid(vit_base(ViT)),
+    proposal_generator=rpn(conv_dims=[-1, -1]),
+    roi_heads=mask_rcnn_heads(convolutional=True, conv_norm="LN"),
+    **pixels(),
 )
-model.proposal_generator.head.conv_dims = [-1, -1]
-model.roi_heads.box_head.update(conv_dims=[256, 256, 256, 256], fc_dims=[1024], conv_norm="LN")
-model.roi_heads.mask_head.conv_norm = "LN"
 
 use_lsj(dataloader, size=1024)
 dataloader.train.total_batch_size = 64

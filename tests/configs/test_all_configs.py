@@ -1,10 +1,12 @@
 """Every config file: loads, saves, builds, and says the truth in its head."""
 
+import ast
 import re
 
 import torch
 from config_files import (
     ALIASES,
+    CONFIGS,
     FILES,
     REPOSITORY,
     SYSTEMS,
@@ -29,6 +31,16 @@ def test_config_exports_what_the_script_reads(path):
     assert set(cfg) >= EXPORTS
     # a cosine is a function of progress and knows no number of updates
     assert cfg.lr_multiplier.scheduler.get("num_updates") in (None, cfg.train.max_iter)
+
+
+@parametrize(CONFIGS.rglob("*.py"))
+def test_no_config_takes_away_or_exchanges_what_another_has_made(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        assert not isinstance(node, ast.Delete)
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in ("pop", "_target_")
+        if isinstance(node, ast.keyword):
+            assert node.arg != "_target_"
 
 
 @parametrize(FILES)
