@@ -7,7 +7,7 @@ model are published. Its position tables are resized from 128 to 224 pixels.
         configs/finetune/fastmim_cmt_small_100e.py \
         imagenet.root=IMAGENET mae_checkpoint.path=FASTMIM_CMT_SMALL.pth
 
-Published (not reproduced here): 83.9 top-1, after 800 epochs of pretraining.
+Published (not reproduced here): 83.9 top-1. It was pretrained for 800 epochs.
 Counted here: 26,256,160 parameters.
 """
 

@@ -7,7 +7,7 @@ model are published.
         configs/finetune/fastmim_pvtv2_b2_100e.py \
         imagenet.root=IMAGENET mae_checkpoint.path=FASTMIM_PVTV2_B2.pth
 
-Published (not reproduced here): 82.5 top-1, after 800 epochs of pretraining.
+Published (not reproduced here): 82.5 top-1. It was pretrained for 800 epochs.
 Counted here: 25,362,856 parameters.
 """
 
