@@ -28,15 +28,12 @@ class ViTEncoder(nn.Module):
     ``forward`` is ``encode(embed(images))``; a pretraining objective can take tokens away between
     the two. Parameter names are MAE's.
 
+    Arguments not explained here are those of every plain ViT, see `mimdet.layers.block`.
+
     Args:
         img_size: side of the square images, in pixels.
         patch_size: side of a token, in pixels; divides `img_size`.
-        embed_dim: channels C of a token.
-        depth: number of blocks.
-        num_heads: attention heads.
-        mlp_ratio: hidden width of a block's MLP as a multiple of `embed_dim`.
-        norm_layer: called with a width; MAE's LayerNorms have eps 1e-6.
-        checkpointing: recompute blocks in the backward pass.
+        norm_layer: MAE's LayerNorms have eps 1e-6.
 
     Raises:
         ValueError: if `patch_size` does not divide `img_size`.
@@ -133,8 +130,8 @@ class MAE(ViTEncoder):
         decoder_depth: blocks of the decoder.
         decoder_num_heads: its attention heads.
         norm_pix_loss: predict pixels relative to mean and standard deviation of their patch.
-        mlp_ratio: hidden width of a block's MLP as a multiple of its channels, in both.
-        norm_layer: called with a width, in both.
+        mlp_ratio: of encoder and decoder.
+        norm_layer: of encoder and decoder.
         **encoder: the other arguments of `ViTEncoder`.
 
     Raises:

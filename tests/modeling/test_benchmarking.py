@@ -215,7 +215,9 @@ def test_sincos_table_has_the_code_of_rows_in_the_half_that_is_asked_for(order, 
 
 
 def tiny_table(**arguments) -> torch.Tensor:
-    backbone = BenchmarkingViTDet(2, img_size=64, embed_dim=64, depth=4, num_heads=4, **arguments)
+    backbone = BenchmarkingViTDet(
+        window_size=2, img_size=64, embed_dim=64, depth=4, num_heads=4, **arguments
+    )
     return backbone.pos_embed.detach().reshape(1, 16, 64)
 
 
@@ -227,7 +229,7 @@ def test_column_first_is_maes_own_table():
 @pytest.mark.parametrize("case", load("forward/pos_embed.json.gz")["benchmarking_sincos"])
 def test_sincos_table_equals_the_released_one(case):
     backbone = BenchmarkingViTDet(
-        1,
+        window_size=1,
         img_size=[16 * side for side in case["grid"]],
         embed_dim=case["embed_dim"],
         depth=4,
@@ -240,14 +242,14 @@ def test_sincos_table_equals_the_released_one(case):
 
 def test_zero_pos_embed_starts_with_zeros_that_are_trained():
     backbone = BenchmarkingViTDet(
-        2, img_size=64, embed_dim=64, depth=4, num_heads=4, zero_pos_embed=True
+        window_size=2, img_size=64, embed_dim=64, depth=4, num_heads=4, zero_pos_embed=True
     )
     assert not backbone.pos_embed.any() and backbone.pos_embed.requires_grad
 
 
 def test_initial_weights_are_cut_at_one_deviation_and_shrink_with_depth():
     torch.manual_seed(0)
-    backbone = BenchmarkingViTDet(2, img_size=64, embed_dim=64, depth=4, num_heads=4)
+    backbone = BenchmarkingViTDet(window_size=2, img_size=64, embed_dim=64, depth=4, num_heads=4)
     for layer, block in enumerate(backbone.blocks, start=1):
         # a normal law cut at one deviation has 0.5396 of its deviation
         assert block.mlp.fc1.weight.abs().max() <= 0.02

@@ -65,9 +65,18 @@ class BenchmarkingViTDet(Backbone):
     ``s1`` of stride 8, ``s2`` of stride 16, and ``s3`` of stride 32 from the last. All have
     `embed_dim` channels. There is no class token and no norm at the end.
 
+    Arguments not explained here are those of every plain ViT, see `mimdet.layers.block`.
+
     Args:
+        img_size: (height, width) of the images in pixels, or the side of square ones. Images of
+            another size are refused.
+        patch_size: side of a token in pixels; 16 for the strides above. A power of two from 4 on.
+        embed_dim: channels C of a token; a multiple of 32.
+        depth: number of blocks, a multiple of 4.
+        drop_path_rate: of the last block. A block that attends within windows drops each window of
+            an image by itself.
         window_size: side of a window in tokens; it must divide both sides of the token map.
-        with_cp: recompute blocks in the backward pass.
+        with_cp: `checkpointing`.
         pretrained: path of the MAE or BEiT file to start from. The module only records it;
             `mimdet.checkpoint.start.load_pretrained` reads the file.
         stop_grad_conv1: freeze the projection of the patches.
@@ -76,18 +85,6 @@ class BenchmarkingViTDet(Backbone):
             MAE's table resized to the map, which the authors later found better by about 0.6 box
             and 0.4 mask AP.
         zero_pos_embed: start from a table of zeros and leave that of the file aside.
-        img_size: (height, width) of the images in pixels, or the side of square ones. Images of
-            another size are refused.
-        patch_size: side of a token in pixels; 16 for the strides above. A power of two from 4 on.
-        in_chans: channels of the image.
-        embed_dim: channels C of a token; a multiple of 32.
-        depth: number of blocks, a multiple of 4.
-        num_heads: attention heads.
-        mlp_ratio: hidden width of a block's MLP as a multiple of `embed_dim`.
-        qkv_bias: give the query-key-value projections a bias.
-        drop_path_rate: drop-path rate of the last block; it grows linearly from 0 at the first. A
-            block that attends within windows drops each window of an image by itself.
-        norm_layer: called with `embed_dim`.
         init_std: standard deviation of the initial linear weights and of a learned table.
         init_values: see `BiasedBlock`; 0.1 for BEiT-B.
         beit_qkv_bias: see `BiasedAttention`; True for BEiT.
@@ -105,12 +102,6 @@ class BenchmarkingViTDet(Backbone):
 
     def __init__(
         self,
-        window_size: int,
-        with_cp: bool = False,
-        pretrained: str | None = None,
-        stop_grad_conv1: bool = False,
-        sincos_pos_embed: bool = False,
-        zero_pos_embed: bool = False,
         img_size: int | tuple[int, int] = 224,
         patch_size: int = 16,
         in_chans: int = 3,
@@ -121,6 +112,13 @@ class BenchmarkingViTDet(Backbone):
         qkv_bias: bool = True,
         drop_path_rate: float = 0.0,
         norm_layer: Callable[[int], nn.Module] = mae_layer_norm,
+        *,
+        window_size: int,
+        with_cp: bool = False,
+        pretrained: str | None = None,
+        stop_grad_conv1: bool = False,
+        sincos_pos_embed: bool = False,
+        zero_pos_embed: bool = False,
         init_std: float = 0.02,
         init_values: float | None = None,
         beit_qkv_bias: bool = False,

@@ -112,17 +112,14 @@ class EncoderOutput(NamedTuple):
 class MIMDetEncoder(nn.Module):
     """A plain ViT on a random share of the tokens that a convolution stem makes.
 
+    Arguments not explained here are those of every plain ViT, see `mimdet.layers.block`.
+
     Args:
         img_size: side of the square image whose token grid `pos_embed` has, in pixels.
         patch_size: side of a token of that grid in pixels, such as 14 for the table of MAE's ViT-H.
             The tokens themselves have the stem's stride, 16, and the table is resized to their map.
-        in_chans: channels of the image.
-        embed_dim: channels C of a token.
-        depth: number of transformer blocks.
-        num_heads: attention heads.
-        mlp_ratio: hidden width of a block's MLP as a multiple of `embed_dim`.
-        dpr: drop-path rate of the last block; it grows linearly from 0 at the first.
-        norm_layer: called with `embed_dim`; the released models use LayerNorm with eps 1e-5.
+        dpr: `drop_path_rate`.
+        norm_layer: the released models use LayerNorm with eps 1e-5.
         pretrained: path of the MAE file to start from. The module only records it;
             `mimdet.checkpoint.start.load_pretrained` reads the file.
         checkpointing: recompute stem stages and blocks in the backward pass.
@@ -245,19 +242,17 @@ def sample_tokens(
 class MIMDetDecoder(nn.Module):
     """Light ViT that completes the sampled tokens to the full grid.
 
+    Arguments not explained here are those of every plain ViT, see `mimdet.layers.block`.
+
     Args:
         img_size: side of the square image whose token grid `decoder_pos_embed` has, in pixels.
         patch_size: side of a token of that grid in pixels.
         embed_dim: channels C of the encoder's tokens.
         decoder_embed_dim: channels D of the decoder.
         depth: number of blocks; MAE files have 8, of which the first `depth` are used.
-        num_heads: attention heads.
-        mlp_ratio: hidden width of a block's MLP as a multiple of `decoder_embed_dim`.
-        dpr: drop-path rate of every block.
-        norm_layer: called with `decoder_embed_dim`.
+        dpr: probability with which a branch is dropped, the same in all blocks.
         pretrained: path of the MAE file to start from, recorded for
             `mimdet.checkpoint.start.load_pretrained`.
-        checkpointing: recompute blocks in the backward pass.
         fill: what stands for the tokens that the encoder did not see. "conv": a projection of
             the stem's stride-16 features at that place (release v1.2, 127.96M and 349.33M).
             "mask": MAE's learned mask token (release v1.0, 127.56M and 345.27M).

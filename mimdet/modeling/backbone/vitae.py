@@ -299,23 +299,19 @@ class ReductionCell(nn.Module):
 class ViTAE(Backbone):
     """Three reduction cells, then normal cells at stride 16 (ViTAE-S).
 
+    Arguments not explained here are those of every plain ViT, see `mimdet.layers.block`; blocks are
+    the normal cells.
+
     Args:
         img_size: side of the square image that the tables of relative positions describe.
-        in_chans: channels of the image.
         embed_dims: channels of each dilated convolution in the three reduction cells. The last
             cell has two: the normal cells' tokens have twice its number of channels.
         token_dims: channels of the first two cells' outputs.
-        depth: number of normal cells.
-        num_heads: their attention heads.
-        mlp_ratio: their hidden width as a multiple of that of the tokens.
-        qkv_bias: give their query-key-value projections a bias.
-        drop_path_rate: drop-path rate of the last normal cell; it grows linearly from 0.
         window_size: side of a window in tokens.
         global_block_indexes: normal cells whose attention is over the whole map.
         pcm_groups: groups of the normal cells' convolutions.
         pcm_norm: norm of all cells' convolutions. The released model was trained with "SyncBN".
-        norm_layer: called with the channels of a token; makes the norms of the normal cells.
-        use_act_checkpoint: recompute cells in the backward pass.
+        use_act_checkpoint: `checkpointing`, of all cells.
         out_feature: name of the output.
         subtract_max: see `PerformerBlock`; False for the released model.
         attn_impl: see `mimdet.layers.attention.RelPosAttention`.
@@ -340,11 +336,11 @@ class ViTAE(Backbone):
         mlp_ratio: float = 3.0,
         qkv_bias: bool = True,
         drop_path_rate: float = 0.0,
+        norm_layer: Callable[[int], nn.Module] = _layer_norm,
         window_size: int = 14,
         global_block_indexes: Sequence[int] = (2, 5, 8, 13),
         pcm_groups: int = 96,
         pcm_norm: Norm = "BN",
-        norm_layer: Callable[[int], nn.Module] = _layer_norm,
         use_act_checkpoint: bool = False,
         out_feature: str = "last_feat",
         subtract_max: bool = False,

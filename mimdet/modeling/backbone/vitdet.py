@@ -90,17 +90,11 @@ class ViTBlock(Block):
 class ViT(Backbone):
     """Plain ViT with one output of stride `patch_size`: no class token, no norm at the end.
 
+    Arguments not explained here are those of every plain ViT, see `mimdet.layers.block`.
+
     Args:
         img_size: side of the square image that the tables of relative positions describe.
-        patch_size: side of a token in pixels.
-        in_chans: channels of the image.
-        embed_dim: channels C of a token.
-        depth: number of blocks.
-        num_heads: attention heads.
-        mlp_ratio: hidden width of a block's MLP as a multiple of `embed_dim`.
-        qkv_bias: give the query-key-value projections a bias.
-        drop_path_rate: drop-path rate of the last block; it grows linearly from 0 at the first.
-        norm_layer: called with `embed_dim`; released models use LayerNorm with eps 1e-6.
+        norm_layer: released models use LayerNorm with eps 1e-6.
         act_layer: makes the activation of the MLPs.
         use_abs_pos: add a table of absolute positions to the tokens.
         use_rel_pos: use decomposed relative positions in every attention.
@@ -109,7 +103,7 @@ class ViT(Backbone):
         window_block_indexes: blocks whose attention stays within windows.
         residual_block_indexes: blocks that are followed by convolutions.
         residual_block_type: which, see `ResidualConvBlock`; "none" for no such block.
-        use_act_checkpoint: recompute blocks in the backward pass.
+        use_act_checkpoint: `checkpointing`.
         pretrain_img_size: side of the square image whose grid `pos_embed` has.
         pretrain_use_cls_token: `pos_embed` has a slot for a class token first, which is not used.
         out_feature: name of the output.
