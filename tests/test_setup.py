@@ -1,4 +1,4 @@
-"""What is said about Python is said alike everywhere, and an older one is refused in one line."""
+"""Versions, the public CI and the map for contributors say what is true of the project."""
 
 import os
 import re
@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 OLDEST = (3, 11)
@@ -61,3 +62,34 @@ def test_the_oldest_python_is_the_same_everywhere():
     assert ruff["target-version"] == f"py{digits}"
     assert f"sys.version_info >= {OLDEST}" in (ROOT / "Makefile").read_text()
     assert re.search(rf"Python {dotted}, .* and `make`", (ROOT / "README.md").read_text())
+
+
+def test_the_public_ci_runs_the_oldest_and_the_newest_of_what_is_promised():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    assert set(workflow["jobs"]) == {"lint", "test", "demo"}
+    matrix = workflow["jobs"]["test"]["strategy"]["matrix"]
+    assert matrix == {"python": ["3.11", "3.13"], "torch": ["oldest", "newest"]}
+    pinned = yaml.dump(workflow["jobs"]["test"]["steps"])
+    packaging = (ROOT / "setup.py").read_text()
+    for name in ("torch", "torchvision"):
+        oldest = re.search(rf'"{name}>=([\d.]+)"', packaging)[1]
+        assert f"{name}==.*/{name}=={oldest}.0/" in pinned
+
+
+def test_the_checks_before_a_commit_have_the_pinned_style_checker():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    (revision,) = (repo["rev"] for repo in hooks if "ruff" in repo["repo"])
+    assert f"ruff=={revision.removeprefix('v')}\n" in (ROOT / "requirements.txt").read_text()
+
+
+def test_the_map_for_contributors_names_every_folder_and_module():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    table = {cell for row in re.findall(r"^\| (`.+?) \|", text, re.M) for cell in row.split(", ")}
+    package = ROOT / "mimdet"
+    parts = [path for path in package.iterdir() if path.is_dir() or path.suffix == ".py"]
+    names = {path.name for path in parts} - {"__init__.py", "__pycache__"}
+    assert {f"`mimdet/{name}`" for name in names} == {c for c in table if "mimdet/" in c}
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
+    folders = {line.split("/")[0] for line in tracked.splitlines() if "/" in line}
+    visible = {name for name in folders if not name.startswith(".")}
+    assert {f"`{name}`" for name in visible - {"mimdet"}} <= table
