@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as mask_util
 import torch
+from faster_coco_eval.core.mask import decode as checked_decode
 from PIL import Image, ImageOps
 
 from detectron2.data import transforms as T
@@ -402,37 +402,14 @@ def _decode_rle(rle: dict[str, Any]) -> np.ndarray:
     if not {"size", "counts"} <= rle.keys():
         raise ValueError(f"an RLE needs the keys 'size' and 'counts', got {sorted(rle)}")
     height, width = rle["size"]
-    runs = _run_lengths(rle["counts"])
-    # pycocotools would leave memory as it is where runs are missing.
-    if sum(runs) != height * width or min(runs, default=0) < 0:
+    try:
+        # That of pycocotools would leave memory as it is where runs are missing.
+        return checked_decode(compressed_rle(rle))
+    except (OverflowError, RuntimeError, ValueError) as e:
         raise ValueError(
             f"the run lengths of an RLE of size {[height, width]} must be at least 0 and sum to "
-            f"{height * width}, got {len(runs)} with the sum {sum(runs)}; correct the annotation"
-        )
-    return mask_util.decode(compressed_rle(rle))
-
-
-def _run_lengths(counts: list[int] | str | bytes) -> list[int]:
-    """Runs of COCO's text form, or of a list.
-
-    A number is written in groups of five bits, the lowest first, as characters from "0" on: bit 5
-    says that more follow, bit 4 of the last is the sign. From the fourth number on it is the
-    difference to the last but one.
-    """
-    if isinstance(counts, list):
-        return counts
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts.encode() if isinstance(counts, str) else counts:
-        bits = character - ord("0")
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        value -= (bits & 16) << (shift - 4)
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    return runs
+            f"{height * width}: {e}; correct the annotation"
+        ) from e
 
 
 def _polygon_masks(masks: list) -> PolygonMasks:
