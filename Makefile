@@ -33,7 +33,8 @@ $(STAMP): requirements.txt setup.py pyproject.toml detectron2-lite/setup.py dete
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	if $(PY) -c "import detectron2, sys; sys.exit('lite' in detectron2.__version__)" 2>/dev/null; \
 	then $(PY) -m pip install -e ".[dev]"; \
-	else $(PY) -m pip uninstall -q -y detectron2; $(PY) -m pip install -r requirements.txt; fi
+	else ! $(PY) -m pip show detectron2 2>/dev/null | grep -q "^Version: .*lite" \
+	  || $(PY) -m pip uninstall -y detectron2; $(PY) -m pip install -r requirements.txt; fi
 	touch $@
 
 demo: setup

@@ -100,7 +100,7 @@ def regression_loss(deltas, loss_type, beta=0.0, anchors=PROPOSALS, gt_boxes=GT_
     from detectron2.modeling.box_regression import box_regression_loss  # a name of lite only
 
     transform = Box2BoxTransform((10, 10, 5, 5))
-    return box_regression_loss(anchors, transform, deltas, gt_boxes, loss_type, beta)
+    return box_regression_loss(anchors, deltas, gt_boxes, transform, loss_type, beta)
 
 
 @pytest.mark.lite

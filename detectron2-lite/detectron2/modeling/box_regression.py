@@ -94,9 +94,9 @@ class Box2BoxTransform:
 
 def box_regression_loss(
     anchors: Tensor,
-    box2box_transform: Box2BoxTransform,
     pred_deltas: Tensor,
     gt_boxes: Tensor,
+    box2box_transform: Box2BoxTransform,
     loss_type: str,
     smooth_l1_beta: float,
 ) -> Tensor:
@@ -106,9 +106,9 @@ def box_regression_loss(
 
     Args:
         anchors: (N, 4) xyxy source boxes (anchors or proposals) of the foreground rows.
-        box2box_transform: coder between boxes and deltas.
         pred_deltas: (N, 4) predicted deltas.
         gt_boxes: (N, 4) xyxy matched ground truth boxes.
+        box2box_transform: coder between boxes and deltas.
         loss_type: "smooth_l1" compares deltas; "giou", "diou" and "ciou" compare decoded boxes.
         smooth_l1_beta: where the smooth L1 loss turns from quadratic to linear; below 1e-5 it is
             the L1 loss. Not used by the other types.
@@ -133,35 +133,31 @@ def box_regression_loss(
     return _OVERLAP_LOSSES[loss_type](pred_boxes, gt_boxes, reduction="sum")
 
 
-def anchor_regression_loss(
+def positive_rows(
     anchors: Sequence[Boxes],
-    box2box_transform: Box2BoxTransform,
     pred_anchor_deltas: Sequence[Tensor],
     gt_boxes: Sequence[Tensor],
     positive: Tensor,
-    loss_type: str,
-    smooth_l1_beta: float,
-) -> Tensor:
-    """`box_regression_loss` of the positive ones of R anchors in a batch of B images.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `box_regression_loss` takes of the N positive ones of R anchors in B images.
+
+    All others would be encoded to targets that nobody reads.
 
     Args:
         anchors: per level, R in all.
-        box2box_transform: coder between boxes and deltas.
         pred_anchor_deltas: per level (B, anchors of the level, 4).
         gt_boxes: per image (R, 4), the ground truth of each anchor.
         positive: (B, R) bool.
-        loss_type: see `box_regression_loss`.
-        smooth_l1_beta: see `box_regression_loss`.
+
+    Returns:
+        Anchors, deltas and ground truth, each (N, 4).
     """
     images, rows = nonzero_tuple(positive)
-    # Only positive anchors are encoded; all others would give targets that nobody reads.
-    return box_regression_loss(
+    targets = [boxes[chosen] for boxes, chosen in zip(gt_boxes, positive, strict=True)]
+    return (
         Boxes.cat(anchors).tensor[rows],
-        box2box_transform,
         cat(pred_anchor_deltas, dim=1)[images, rows],
-        torch.cat([boxes[chosen] for boxes, chosen in zip(gt_boxes, positive, strict=True)]),
-        loss_type,
-        smooth_l1_beta,
+        torch.cat(targets),
     )
 
 

@@ -19,7 +19,7 @@ from detectron2.layers import (
 from detectron2.layers.batch_norm import SyncBatchNorm
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator, by_anchor
 from detectron2.modeling.backbone import Backbone
-from detectron2.modeling.box_regression import Box2BoxTransform, anchor_regression_loss
+from detectron2.modeling.box_regression import Box2BoxTransform, box_regression_loss, positive_rows
 from detectron2.modeling.matcher import Matcher, matched_boxes, matched_classes
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
@@ -211,12 +211,9 @@ class RetinaNet(DenseDetector):
             gamma=self.focal_loss_gamma,
             reduction="sum",
         )
-        loss_box_reg = anchor_regression_loss(
-            anchors,
+        loss_box_reg = box_regression_loss(
+            *positive_rows(anchors, pred_anchor_deltas, gt_boxes, positive),
             self.box2box_transform,
-            pred_anchor_deltas,
-            gt_boxes,
-            positive,
             self.box_reg_loss_type,
             self.smooth_l1_beta,
         )

@@ -8,7 +8,7 @@ from torch import nn
 
 from detectron2.layers import Conv2d, cat
 from detectron2.modeling.anchor_generator import by_anchor
-from detectron2.modeling.box_regression import Box2BoxTransform, anchor_regression_loss
+from detectron2.modeling.box_regression import Box2BoxTransform, box_regression_loss, positive_rows
 from detectron2.modeling.loss_weights import LossWeights
 from detectron2.modeling.matcher import Matcher, matched_boxes
 from detectron2.modeling.proposal_generator.proposal_utils import suppress_proposals, top_scoring
@@ -253,12 +253,9 @@ class RPN(nn.Module):
             labels[sampled].to(torch.float32),
             reduction="sum",
         )
-        loss_loc = anchor_regression_loss(
-            anchors,
+        loss_loc = box_regression_loss(
+            *positive_rows(anchors, pred_anchor_deltas, gt_boxes, positive),
             self.box2box_transform,
-            pred_anchor_deltas,
-            gt_boxes,
-            positive,
             self.box_reg_loss_type,
             self.smooth_l1_beta,
         )

@@ -305,9 +305,9 @@ class FastRCNNOutputLayers(nn.Module):
         (rows,) = nonzero_tuple((gt_classes >= 0) & (gt_classes < self.num_classes))
         loss = box_regression_loss(
             boxes[rows],
-            self.box2box_transform,
             _of_class(deltas, rows, gt_classes[rows]),
             gt_boxes[rows],
+            self.box2box_transform,
             self.box_reg_loss_type,
             self.smooth_l1_beta,
         )
