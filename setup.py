@@ -29,6 +29,7 @@ setup(
         "cloudpickle>=2.0",
         "pycocotools>=2.0.7",
         "shapely>=2.0",
+        "msgspec>=0.18",
         "numpy",
         "Pillow",
     ],

@@ -28,11 +28,14 @@ ALLOWED = {
     "mimdet.pretraining": _EVERYWHERE | {"mimdet.layers"},  # backbones only through the contract
     "mimdet.checkpoint": _EVERYWHERE | {"mimdet.layers.pos_embed", "detectron2.checkpoint"},
     "mimdet.solver": _EVERYWHERE | {"detectron2.solver"},
-    # ranks; instances; pictures, run-length masks and polygons
+    # ranks; instances; pictures, run-length masks and polygons; annotation files
     "mimdet.data": _EVERYWHERE
     | {"detectron2.data", "detectron2.structures", "detectron2.utils"}
-    | {"PIL", "pycocotools", "shapely"},
-    "mimdet.engine": _EVERYWHERE | {"detectron2.engine", "detectron2.utils"},
+    | {"PIL", "pycocotools", "shapely", "msgspec"},
+    # preflight compares config, data and files before anything is built
+    "mimdet.engine": _EVERYWHERE
+    | {"detectron2.engine", "detectron2.utils", "detectron2.config", "detectron2.data"}
+    | {"mimdet.data", "mimdet.checkpoint", "mimdet.evaluation", "omegaconf"},
     "mimdet.evaluation": _EVERYWHERE | {"detectron2.evaluation", "detectron2.utils"},
     "mimdet.analysis": _EVERYWHERE
     | _BELOW_ANALYSIS

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""List all problems of a dataset in COCO format; exits with 1 if there are any.
+"""List all problems of a dataset in COCO format, by kind; exits with 1 if there are any.
 
 python tools/check_dataset.py mine/train.json mine/images
 """
 
 from mimdet.command_line import mistakes_in_one_line, tool_parser
-from mimdet.data.checks import check_coco_dataset
+from mimdet.data.coco.check import check_coco_dataset
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -17,11 +17,10 @@ def main(argv: list[str] | None = None) -> None:
         "--no-decode", action="store_true", help="only look whether the images exist; fast"
     )
     args = parser.parse_intermixed_args(argv)
-    count = 0
     with mistakes_in_one_line(parser):
-        for problem in check_coco_dataset(args.json_file, args.image_root, not args.no_decode):
-            print(problem)
-            count += 1
+        count, lines = check_coco_dataset(args.json_file, args.image_root, not args.no_decode)
+        for line in lines:
+            print(line)
     print(f"{args.json_file}: {count} problems")
     if count:
         raise SystemExit(1)

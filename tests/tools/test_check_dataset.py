@@ -26,12 +26,12 @@ def test_problems_are_printed_and_make_the_exit_status_1(toy_root, tmp_path, cap
     assert caught.value.code == 1
     *problems, last = capsys.readouterr().out.splitlines()
     assert last == f"{tmp_path / 'val.json'}: 2 problems"
-    assert "has a bbox without area" in problems[0]
-    assert "lost.jpg) does not exist" in problems[1]
+    assert "annotations have a bbox without area (1: annotation" in problems[0]
+    assert "image files do not exist (1: image" in problems[1] and "lost.jpg" in problems[1]
 
 
 def test_a_missing_annotation_file_is_a_mistake_in_the_command(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         run(tmp_path / "none.json", tmp_path)
     assert caught.value.code == 2
-    assert "none.json must be an annotation file" in capsys.readouterr().err
+    assert "none.json does not exist" in capsys.readouterr().err

@@ -29,7 +29,7 @@ def folder(tmp_path):
     square = dict(bbox=[1, 2, 4, 4], area=16, category_id=40)
     annotations = [
         dict(square, id=1, image_id=5, iscrowd=0, segmentation=[[1, 2, 5, 2, 5, 6, 1, 6]]),
-        dict(square, id=2, image_id=9, iscrowd=1, segmentation=dict(size=[8, 10], counts=[80])),
+        dict(square, id=2, image_id=9, iscrowd=1, segmentation=dict(size=[8, 10], counts=[0, 80])),
     ]
     categories = [dict(id=20, name="cat"), dict(id=40, name="dog")]
     content = dict(images=images, annotations=annotations, categories=categories)

@@ -1,0 +1,473 @@
+"""A file in COCO format -> checked, normalised records: the one place that says what it may hold.
+
+Loader, evaluator's truth, checker and preflight all use what comes from here.
+"""
+
+import functools
+import gc
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pycocotools.mask as mask_util
+
+from detectron2.structures import BoxMode
+from mimdet.data.coco import problems as p
+from mimdet.data.coco.file import read_sections
+from mimdet.data.coco.problems import Problems, Severity
+from mimdet.data.coco.segmentation import as_numbers, read_segmentation
+
+_MARGIN = 1.0  # pixels that a box may reach out of its image; annotators' boxes are not exact
+_FAR = 10.0  # sides of the image: a coordinate beyond has nothing to do with it
+
+# A bounding box and the bounds of its polygons may differ by what rounding and loose annotation
+# give; x and y swapped, or another object's polygon, differ by more.
+_SAME_EDGE = 2.0  # pixels
+_SAME_BOX = 0.7  # intersection over union
+
+_NUMBERS = {int, float}
+_CROWD = {0: 0, None: 0, "0": 0, "false": 0, "1": 1, "true": 1}  # True == 1 and False == 0
+_FILES_KEPT = 2  # a training and a test set
+
+
+@dataclass
+class CocoData:
+    """A dataset as training and evaluation see it.
+
+    Attributes:
+        json_file: where it came from.
+        image_root: folder of the images.
+        records: Detectron2's standard dataset dicts, in order of their ids. Annotations also have
+            `area`, the `id` of the file, and boxes as XYWH_ABS; categories are 0..K-1.
+        classes: names of the K categories, in order of their ids.
+        category_ids: ids of the K categories as COCO's tools need them: distinct whole numbers.
+        file_image_ids: id -> the file's own id, for the images that had to be numbered anew.
+        file_category_ids: likewise for categories.
+        problems: what was found.
+    """
+
+    json_file: str
+    image_root: str
+    records: list[dict[str, Any]] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    category_ids: list[int] = field(default_factory=list)
+    file_image_ids: dict[int, Any] = field(default_factory=dict)
+    file_category_ids: dict[int, Any] = field(default_factory=dict)
+    problems: Problems = field(default_factory=lambda: Problems(""))
+
+    @property
+    def is_own_truth(self) -> bool:
+        """Whether scoring against the file itself is scoring against the records."""
+        return not self.problems.kinds(Severity.FIXED, Severity.DROPPED, Severity.REFUSED)
+
+    def counts(self) -> tuple[list[int], list[int]]:
+        """Objects and crowds of each class."""
+        objects, crowds = [0] * len(self.classes), [0] * len(self.classes)
+        for record in self.records:
+            for annotation in record["annotations"]:
+                kind = crowds if annotation["iscrowd"] else objects
+                kind[annotation["category_id"]] += 1
+        return objects, crowds
+
+    def without_mask(self) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
+        """The images and annotations of objects (no crowds) that have no segmentation."""
+        return (
+            (record, annotation)
+            for record in self.records
+            for annotation in record["annotations"]
+            if not annotation["iscrowd"] and "segmentation" not in annotation
+        )
+
+
+def read_coco(
+    json_file: str | os.PathLike, image_root: str | os.PathLike, allow_outside_root: bool = False
+) -> CocoData:
+    """Read a dataset. A file that was read before is read again only if it has changed.
+
+    Entries that cannot be used are not in the records; `CocoData.problems` tells which ones and
+    why, and its `report` refuses what must not be gone on with.
+
+    Args:
+        json_file: annotations in COCO format.
+        image_root: folder to which the file names are relative.
+        allow_outside_root: accept file names that lead out of `image_root`.
+
+    Returns:
+        The data; shared by all callers, not to be changed.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no COCO file.
+    """
+    path = os.path.abspath(json_file)
+    status = os.stat(path) if os.path.exists(path) else None
+    version = status and (status.st_mtime_ns, status.st_size, status.st_ino)
+    return _read(os.fspath(json_file), path, version, os.fspath(image_root), allow_outside_root)
+
+
+@functools.lru_cache(maxsize=_FILES_KEPT)
+def _read(
+    json_file: str, path: str, version: tuple | None, image_root: str, allow_outside_root: bool
+) -> CocoData:
+    """`path` and `version` are for the cache alone."""
+    data = CocoData(json_file, image_root, problems=Problems(json_file))
+    with _garbage_collection_paused():
+        sections = read_sections(json_file, data.problems)
+        categories = _read_categories(sections["categories"], data)
+        images = _read_images(sections["images"], data, allow_outside_root)
+        _read_annotations(sections["annotations"], images, categories, data)
+    data.records.sort(key=lambda record: record["image_id"])
+    _look_at_crowds(data)
+    return data
+
+
+def rectangle(x: float, y: float, width: float, height: float) -> list[float]:
+    """A box as a polygon."""
+    return [x, y, x + width, y, x + width, y + height, x, y + height]
+
+
+@contextmanager
+def _garbage_collection_paused() -> Iterator[None]:
+    """Reading makes millions of objects and no garbage; looking for it takes half of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def id_key(value: Any) -> int | str | None:
+    """What an id stands for: 7, 7.0 and "7" are one; None if it is no id."""
+    if type(value) is int:
+        return value
+    if type(value) is float and value.is_integer():
+        return int(value)
+    if type(value) is str and value.strip():
+        text = value.strip()
+        is_number = text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 19
+        return int(text) if is_number and str(int(text)) == text else text
+    return None
+
+
+def _sound_ids(keys: list[int | str]) -> dict[int | str, int]:
+    """Key -> a whole number: itself if all are, otherwise their places, from 1."""
+    if all(type(key) is int and abs(key) < 2**53 for key in keys):
+        return {key: key for key in keys}
+    return {key: place for place, key in enumerate(keys, start=1)}
+
+
+def _read_categories(entries: list[Any], data: CocoData) -> dict[int | str, int]:
+    """Key of the file's id -> class, a number from 0 in the order of the ids."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for place, category in enumerate(entries):
+        name = f"categories[{place}]"
+        if not isinstance(category, dict):
+            data.problems.add(p.CATEGORY_ENTRY, name, category)
+        elif (key := id_key(category.get("id"))) is None:
+            data.problems.add(p.CATEGORY_ID, name, category.get("id"))
+        elif not isinstance(category.get("name"), str):
+            data.problems.add(p.CATEGORY_NAME, f"category {key}", category.get("name"))
+        elif key in found:
+            data.problems.add(p.CATEGORY_ID_TWICE, name, key)
+        else:
+            found[key] = category
+    keys = list(found)
+    if all(type(key) is int for key in keys):
+        keys.sort()  # text has no order that means anything: it stays in that of the file
+    sound = _sound_ids(keys)
+    for key in keys:
+        if type(found[key]["id"]) is not int:
+            data.problems.add(p.CATEGORY_ID_TYPES, f"category {key}", found[key]["id"])
+    data.category_ids = [sound[key] for key in keys]
+    data.file_category_ids = _own_ids(sound, found)
+    data.classes = _distinct_names(keys, found, data)
+    return {key: place for place, key in enumerate(keys)}
+
+
+def _own_ids(sound: dict[int | str, int], entries: dict[int | str, dict]) -> dict[int, Any]:
+    """Sound id -> the file's, where they differ."""
+    own = {sound[key]: entry["id"] for key, entry in entries.items()}
+    return {number: i for number, i in own.items() if type(i) is not int or i != number}
+
+
+def _distinct_names(
+    keys: list[int | str], found: dict[int | str, dict[str, Any]], data: CocoData
+) -> list[str]:
+    names: list[str] = []
+    for key in keys:
+        name = found[key]["name"]
+        if name in names:
+            data.problems.add(p.CATEGORY_NAME_TWICE, f"category {key}", name)
+            name = f"{name} ({key})"
+        names.append(name)
+    return names
+
+
+def _read_images(
+    entries: list[Any], data: CocoData, allow_outside_root: bool
+) -> dict[int | str, dict[str, Any]]:
+    """Key of the file's id -> the image's record, without annotations."""
+    found: dict[int | str, dict[str, Any]] = {}
+    records: dict[int | str, dict[str, Any]] = {}
+    files: dict[str, int | str] = {}
+    for place, image in enumerate(entries):
+        if not isinstance(image, dict):
+            data.problems.add(p.IMAGE_ENTRY, f"images[{place}]", image)
+            continue
+        key = id_key(image.get("id"))
+        if key is None:
+            data.problems.add(p.IMAGE_ID, f"images[{place}]", image.get("id"))
+            continue
+        name = f"image {key} ({image.get('file_name')})"
+        if key in found:
+            kind = p.IMAGE_TWICE if found[key] == image else p.IMAGE_ID_TWICE
+            data.problems.add(kind, name)
+            continue
+        found[key] = image
+        height, width = (_side(image.get(side), name, data) for side in ("height", "width"))
+        file_name = _file_name(image.get("file_name"), f"image {key}", data, allow_outside_root)
+        if file_name in files:
+            data.problems.add(p.FILE_NAME_TWICE, name, f"that of image {files[file_name]}")
+        if height and width and file_name:
+            files[file_name] = key
+            records[key] = {
+                "file_name": os.path.join(data.image_root, file_name),
+                "height": height,
+                "width": width,
+                "annotations": [],
+            }
+    sound = _sound_ids(list(found))
+    for key, image in found.items():
+        if type(image["id"]) is not int:
+            data.problems.add(p.IMAGE_ID_TYPES, f"image {key}", image["id"])
+        if key in records:
+            records[key]["image_id"] = sound[key]
+    data.file_image_ids = _own_ids(sound, found)
+    data.records = list(records.values())
+    # Entries that were refused are known, so that their annotations are not blamed as well.
+    return {key: records.get(key, {}) for key in found}
+
+
+def _side(value: Any, name: str, data: CocoData) -> int | None:
+    if type(value) is int and 0 < value < 2**31:
+        return value
+    if type(value) is str:
+        number = as_numbers([value])
+        value = number[0] if number else value
+        if number:
+            data.problems.add(p.SIZE_TEXT, name, value)
+    if type(value) is float and value.is_integer() and 0 < value < 2**31:
+        return int(value)
+    data.problems.add(p.IMAGE_SIZE, name, value)
+    return None
+
+
+def _file_name(value: Any, name: str, data: CocoData, allow_outside_root: bool) -> str | None:
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        data.problems.add(p.FILE_NAME, name, value)
+        return None
+    if "://" in value:
+        data.problems.add(p.FILE_NAME_URL, name, value)
+        return None
+    if "\\" in value and os.sep == "/" and not os.path.exists(Path(data.image_root, value)):
+        kind = p.FILE_NAME_WINDOWS
+        if not os.path.exists(Path(data.image_root, value.replace("\\", "/"))):
+            kind = p.FILE_NAME_BACKSLASH
+        data.problems.add(kind, name, value)
+        value = value.replace("\\", "/")
+    leads_out = os.path.isabs(value) or os.path.normpath(value).startswith("..")
+    if leads_out and not allow_outside_root and not _is_below(value, data.image_root):
+        data.problems.add(p.FILE_NAME_OUTSIDE, name, value)
+        return None
+    return value
+
+
+def _is_below(file_name: str, image_root: str) -> bool:
+    """Whether an absolute name, or one with .., is in the folder all the same."""
+    root = os.path.abspath(image_root)
+    return os.path.commonpath([root, os.path.abspath(os.path.join(root, file_name))]) == root
+
+
+def _read_annotations(
+    entries: list[Any],
+    images: dict[int | str, dict[str, Any]],
+    categories: dict[int | str, int],
+    data: CocoData,
+) -> None:
+    """Put every annotation that can be used into the record of its image."""
+    ids: set[int] = set()
+    shares = boxes = 0
+    for place, entry in enumerate(entries):
+        entries[place] = None  # its memory is free as soon as it has been read
+        if not isinstance(entry, dict):
+            data.problems.add(p.ENTRY, f"annotations[{place}]", entry)
+            continue
+        own_id = entry.get("id")
+        if type(own_id) is not int or own_id <= 0 or own_id in ids:
+            data.problems.add(p.ANNOTATION_ID, f"annotations[{place}]", own_id)
+        else:
+            ids.add(own_id)
+        image_id, category_id = entry.get("image_id"), entry.get("category_id")
+        image = _referred(images, image_id, p.IMAGE_REFERENCE, entry, data)
+        category = _referred(categories, category_id, p.CATEGORY_REFERENCE, entry, data)
+        if not image or category is None:
+            continue
+        annotation = _Annotation(entry, image, data.problems).read()
+        if annotation is not None:
+            annotation["category_id"] = category
+            image["annotations"].append(annotation)
+            boxes += 1
+            shares += max(annotation["bbox"]) <= 1
+    if shares and 2 * shares >= boxes:
+        data.problems.add(p.BOX_NORMALIZED, f"{shares} of {boxes}")
+
+
+def _referred(table: dict, value: Any, kind: p.Kind, entry: dict, data: CocoData) -> Any:
+    """The entry of `table` whose id an annotation gives; None if there is none."""
+    if type(value) is int and value in table:
+        return table[value]
+    key = id_key(value)
+    if key is None or key not in table:
+        data.problems.add(kind, f"annotation {entry.get('id')}", value)
+        return None
+    if type(value) is not type(key):
+        data.problems.add(p.ID_TEXT, f"annotation {entry.get('id')}", value)
+    return table[key]
+
+
+class _Annotation:
+    """Reads one annotation; what it finds is counted with the name of annotation and image."""
+
+    def __init__(self, entry: dict[str, Any], image: dict[str, Any], problems: Problems):
+        self.entry = entry
+        self.height, self.width = image["height"], image["width"]
+        self.image = image
+        self.problems = problems
+
+    def read(self) -> dict[str, Any] | None:
+        """Detectron2's form of the annotation, without its category; None if it is left out."""
+        entry = self.entry
+        far = _FAR * max(self.height, self.width)
+        segmentation = read_segmentation(entry.get("segmentation"), self.height, self.width, far)
+        for kind in segmentation.kinds:
+            self._found(kind, entry["segmentation"])
+            if kind.severity in (Severity.REFUSED, Severity.DROPPED):
+                return None
+        box = self._box(segmentation.bounds, far)
+        crowd = self._crowd()
+        if box is None or crowd is None:
+            return None
+        if segmentation.bounds and not crowd and _disagree(box, segmentation.bounds):
+            self._found(p.POLYGON_DISAGREES, f"bbox {box}, around it {segmentation.bounds}")
+        annotation = {
+            "id": entry.get("id"),
+            "iscrowd": crowd,
+            "bbox": box,
+            "bbox_mode": BoxMode.XYWH_ABS,
+            "area": self._area(box, segmentation.value),
+        }
+        if segmentation.value is not None:
+            annotation["segmentation"] = segmentation.value
+        return annotation
+
+    def _found(self, kind: p.Kind, value: Any = "") -> None:
+        if self.problems.is_full(kind):
+            value = ""  # only counted: no text is made of a polygon that nobody will read
+        file = os.path.basename(self.image["file_name"])
+        name = f"annotation {self.entry.get('id')} of image {self.image['image_id']} ({file})"
+        self.problems.add(kind, name, value)
+
+    def _box(self, bounds: tuple | None, far: float) -> list[float] | None:
+        box = self.entry.get("bbox")
+        if not (type(box) is list and len(box) == 4 and {*map(type, box)} <= _NUMBERS):
+            box = self._repaired_box(box, bounds)
+            if box is None:
+                return None
+        x, y, width, height = box
+        if not (-far < x < far and -far < y < far and width < far and height < far):
+            self._found(p.TOO_FAR, box)
+        elif width <= 0 or height <= 0:
+            self._found(p.BOX_EMPTY, box)
+        elif x >= self.width or y >= self.height or x + width <= 0 or y + height <= 0:
+            self._found(p.BOX_OUTSIDE, box)
+        else:
+            right, bottom = x + width - self.width, y + height - self.height
+            if max(-x, -y, right, bottom) > _MARGIN:
+                self._found(p.BOX_REACHES_OUT, box)
+            elif width < 1 and height < 1:
+                self._found(p.BOX_TINY, box)
+            return box
+        return None
+
+    def _repaired_box(self, box: Any, bounds: tuple | None) -> list[float] | None:
+        numbers = as_numbers(box) if isinstance(box, list) and len(box) == 4 else None
+        if numbers is not None:
+            self._found(p.NUMBERS_TEXT, box)
+            return numbers
+        if bounds is not None:
+            self._found(p.BOX_FROM_MASK, box)
+            return [bounds[0], bounds[1], bounds[2] - bounds[0], bounds[3] - bounds[1]]
+        self._found(p.BOX, box)
+        return None
+
+    def _crowd(self) -> int | None:
+        value = self.entry.get("iscrowd", None)
+        if type(value) is int and value in (0, 1):
+            crowd = value
+        else:
+            crowd = self._crowd_in_other_words(value)
+        ignored = self.entry.get("ignore")
+        if crowd == 0 and ignored not in (None, 0, "0"):
+            self._found(p.IGNORE, ignored)
+            return 1
+        return crowd
+
+    def _crowd_in_other_words(self, value: Any) -> int | None:
+        if isinstance(value, list | dict):
+            self._found(p.CROWD_VALUE, value)
+            return None
+        word = value.strip().lower() if isinstance(value, str) else value
+        crowd = _CROWD.get(word, 1 if isinstance(word, int | float) else None)
+        self._found(p.CROWD_VALUE if crowd is None else p.CROWD, value)
+        return crowd
+
+    def _area(self, box: list[float], mask: Any) -> float:
+        area = self.entry.get("area")
+        if type(area) in _NUMBERS and 0 < area <= self.height * self.width * _FAR:
+            return area
+        self._found(p.AREA, area)
+        if mask is None:
+            return box[2] * box[3]
+        if isinstance(mask, list):
+            mask = mask_util.merge(mask_util.frPyObjects(mask, self.height, self.width))
+        return float(mask_util.area(mask))
+
+
+def _disagree(box: list[float], bounds: tuple[float, float, float, float]) -> bool:
+    """Whether a box (x, y, width, height) is another one than the bounds of its segmentation."""
+    x0, y0, x1, y1 = box[0], box[1], box[0] + box[2], box[1] + box[3]
+    a, b, c, d = bounds
+    if max(abs(x0 - a), abs(y0 - b), abs(x1 - c), abs(y1 - d)) <= _SAME_EDGE:
+        return False
+    overlap = max(min(x1, c) - max(x0, a), 0) * max(min(y1, d) - max(y0, b), 0)
+    union = box[2] * box[3] + (c - a) * (d - b) - overlap
+    return overlap < _SAME_BOX * union
+
+
+def _look_at_crowds(data: CocoData) -> None:
+    for name, objects, crowds in zip(data.classes, *data.counts(), strict=True):
+        if crowds and not objects:
+            data.problems.add(p.ONLY_CROWDS, f"class {name}", f"{crowds} crowds")
+    annotations = [(r, a) for r in data.records for a in r["annotations"]]
+    if not any("segmentation" in a for _, a in annotations):
+        return
+    for record, annotation in annotations:
+        if annotation["iscrowd"] and "segmentation" not in annotation:
+            name = f"annotation {annotation['id']} of image {record['image_id']}"
+            data.problems.add(p.CROWD_MASK, name)
+            annotation["segmentation"] = [rectangle(*annotation["bbox"])]
