@@ -34,7 +34,9 @@ from mimdet.checkpoint.start import load_pretrained
 from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.command_line import overrides_last
 from mimdet.config import PackedConfig, load_config
+from mimdet.engine.follow_data import follow_data
 from mimdet.engine.hooks import EMA, GradientClipping, RepeatableRandomness, Throughput
+from mimdet.engine.preflight import preflight
 from mimdet.engine.trainer import build_trainer
 from mimdet.evaluation.results import InferenceTimer, save_results
 
@@ -149,6 +151,7 @@ def build_checkpointer(cfg: DictConfig, model: nn.Module, **checkpointables) -> 
 def main(args: argparse.Namespace) -> None:
     """Run one process of the job, with the arguments of `parse_args`."""
     cfg = args.config.unpack()
+    follow_data(cfg)
     default_setup(cfg, args)
     setup_logger(cfg.train.output_dir, comm.get_rank(), name="mimdet")
     if not args.eval_only:
@@ -187,8 +190,27 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def check(args: argparse.Namespace) -> None:
+    """Compare config, data and files, and end with exit code 2 if they contradict each other.
+
+    On each machine its first process does it; ``preflight=False`` leaves it out.
+    """
+    cfg = args.config.unpack()
+    is_first = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    if not (is_first and cfg.get("preflight", True)):
+        return
+    processes = int(os.environ.get("WORLD_SIZE", args.num_gpus * args.num_machines))
+    found = preflight(cfg, processes, args.eval_only)
+    for kind, lines in (("", found.plan), ("warning: ", found.warnings), ("error: ", found.errors)):
+        for line in lines:
+            print(f"preflight: {kind}{line}", file=sys.stderr if kind else sys.stdout, flush=True)
+    if found.errors:
+        raise SystemExit(2)
+
+
 if __name__ == "__main__":
     arguments = parse_args()
+    check(arguments)
     launch(
         main,
         arguments.num_gpus,

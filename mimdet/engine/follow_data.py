@@ -1,0 +1,109 @@
+"""What the model of a config takes over from its data, so that nobody says it twice."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+AUTO = "auto"
+
+
+def follow_data(cfg: DictConfig) -> None:
+    """Fit the heads of a detector to its training data, in place.
+
+    ``num_classes="auto"`` becomes the number of classes of the training data, and a detector whose
+    data come without masks, by ``dataloader.train.mapper.use_instance_mask=False`` or a dataset
+    with ``missing_masks="boxes"``, loses its mask branch and becomes a detector of boxes.
+
+    Args:
+        cfg: a config whose `dataloader` and `model` are not built yet.
+
+    Raises:
+        ValueError: if the classes are to follow from the data, and the data do not tell them.
+    """
+    if has_mask_head(cfg) and not uses_masks(cfg):
+        for part in ("mask_in_features", "mask_pooler", "mask_head"):
+            cfg.model.roi_heads[part] = None
+        for node in nodes(cfg.dataloader.train):
+            if "use_instance_mask" in node:
+                node.use_instance_mask = False
+    for key in _keys_of_classes(cfg):
+        if OmegaConf.select(cfg, key) == AUTO:
+            OmegaConf.update(cfg, key, len(classes_of_training(cfg)))
+
+
+def _keys_of_classes(cfg: DictConfig) -> Iterator[str]:
+    """Where a detector's config says its number of classes; other places follow from there."""
+    for key in ("model.num_classes", "model.roi_heads.num_classes"):
+        if OmegaConf.select(cfg, key) is not None:
+            yield key
+
+
+def number_of_classes(cfg: DictConfig) -> dict[str, Any]:
+    """Key -> number of classes, for each place where the config of a detector says it."""
+    return {key: OmegaConf.select(cfg, key) for key in _keys_of_classes(cfg)}
+
+
+def uses_masks(cfg: DictConfig) -> bool:
+    """Whether the mapper of the training data is to read masks, and the data to have some."""
+    train = list(nodes(cfg.dataloader.get("train")))
+    if any(node.get("missing_masks") == "boxes" for node in train):
+        return False
+    return all(node.use_instance_mask for node in train if "use_instance_mask" in node)
+
+
+def has_mask_head(cfg: DictConfig) -> bool:
+    """Whether the detector of a config learns masks."""
+    return OmegaConf.select(cfg, "model.roi_heads.mask_head") is not None
+
+
+def nodes(config: Any) -> Iterator[DictConfig]:
+    """All dicts of a config, from the outermost inwards."""
+    if isinstance(config, DictConfig):
+        yield config
+        for key in config:
+            if not OmegaConf.is_missing(config, key):
+                yield from nodes(config[key])
+    elif isinstance(config, ListConfig):
+        for entry in config:
+            yield from nodes(entry)
+
+
+def dataset_names(loader: DictConfig) -> list[str]:
+    """Names of the registered datasets that the config of a loader reads."""
+    names: list[str] = []
+    for node in nodes(loader.get("dataset")):
+        for key in ("name", "names"):
+            value = node.get(key)
+            if isinstance(value, str):
+                names.append(value)
+            elif isinstance(value, ListConfig):
+                names.extend(value)
+    return names
+
+
+def classes_of_training(cfg: DictConfig) -> list[str]:
+    """Names of the classes of the training data, which are read if nobody has done it yet.
+
+    Raises:
+        ValueError: if they have none.
+    """
+    loader = cfg.dataloader.train
+    names = dataset_names(loader)
+    if not all(MetadataCatalog.get(name).get("thing_classes") for name in names):
+        if all(name in DatasetCatalog.list() for name in names):
+            for name in names:
+                DatasetCatalog.get(name)
+        else:
+            instantiate(loader.dataset)
+    for name in names:
+        if classes := MetadataCatalog.get(name).get("thing_classes"):
+            return list(classes)
+    raise ValueError(
+        f"num_classes={AUTO} needs training data that tell their classes, and dataset "
+        f"{', '.join(names) or 'without a name'} (dataloader.train.dataset) does not; write the "
+        "number"
+    )

@@ -1,0 +1,212 @@
+"""What a run's config, data, files and processes contradict each other in.
+
+Everything that can be known before the first iteration is looked at before a process is started or
+a model is built.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
+from mimdet.data.coco.image_files import check_image_files
+from mimdet.data.coco.problems import MASK_MISSING, Problems, Severity
+from mimdet.data.coco.read import CocoData, read_coco
+from mimdet.engine.follow_data import (
+    dataset_names,
+    follow_data,
+    has_mask_head,
+    nodes,
+    number_of_classes,
+)
+
+
+@dataclass
+class Findings:
+    """What `preflight` found.
+
+    Attributes:
+        errors: what must be mended, one sentence each.
+        warnings: what looks wrong.
+        plan: what will happen, a line each.
+    """
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    plan: list[str] = field(default_factory=list)
+
+    def attempt(self, what: Callable[[], Any]) -> Any:
+        """The value of ``what()``; an error of it is a finding, and the value None."""
+        try:
+            return what()
+        except Exception as e:  # whatever a config's own code raises here, it would raise later
+            self.errors.append(" ".join(str(e).split()) or repr(e))
+            return None
+
+
+def preflight(cfg: DictConfig, processes: int = 1, eval_only: bool = False) -> Findings:
+    """Look for contradictions between a run's config, data, files and processes.
+
+    Both datasets and the evaluator's truth are read, every image path is looked at, one sample of
+    each goes through its mapper; images are not decoded (``tools/check_dataset.py`` does that).
+
+    Args:
+        cfg: of the run; changed by `follow_data`.
+        processes: of the whole job.
+        eval_only: look at what an evaluation needs alone.
+    """
+    found = Findings()
+    splits = ["test"] if eval_only else ["train", "test"]
+    splits = [split for split in splits if split in cfg.dataloader]
+    datasets = {split: _look_at_data(cfg, split, found) for split in splits}
+    if not found.errors:  # what follows from the data is only said of data that can be read
+        found.attempt(lambda: follow_data(cfg))
+        _compare_classes(cfg, found)
+        _look_for_masks(cfg, splits, found)
+        for split, dataset in datasets.items():
+            if dataset is not None:
+                found.attempt(partial(_draw_sample, cfg.dataloader[split], dataset))
+        if "evaluator" in cfg.dataloader:
+            found.attempt(lambda: instantiate(cfg.dataloader.evaluator))
+    if eval_only:
+        if "evaluator" not in cfg.dataloader:
+            found.errors.append(
+                "an evaluation needs dataloader.evaluator, and this config has none; "
+                "pretraining is judged by its loss or by what starts from it"
+            )
+    else:
+        _divide_batch(cfg, processes, found)
+        _tell_plan(cfg, datasets.get("train"), found)
+    return found
+
+
+def _look_at_data(cfg: DictConfig, split: str, found: Findings) -> Any:
+    """The dataset of a loader; what is wrong with its files is a finding."""
+    loader = cfg.dataloader[split]
+    if "dataset" not in loader:
+        return None
+    for node in _coco_nodes(loader):
+        data = found.attempt(partial(_read, node))
+        if data is not None:
+            found.errors += data.problems.lines(Severity.REFUSED)
+            found.errors += check_image_files(data).lines()
+    if found.errors:
+        return None
+    dataset = found.attempt(lambda: instantiate(loader.dataset))
+    if dataset is not None and len(dataset) == 0:
+        found.errors.append(f"dataloader.{split}.dataset must have images, and it has none")
+    return dataset
+
+
+def _coco_nodes(loader: DictConfig) -> Iterator[DictConfig]:
+    """The parts of a loader's config that name a COCO file which exists.
+
+    One that does not is told by `load_coco_folder`, with the dataset's name.
+    """
+    for node in nodes(loader.get("dataset")):
+        if {"json_file", "image_root"} <= set(node) and Path(node.json_file).exists():
+            yield node
+
+
+def _read(node: DictConfig) -> CocoData:
+    return read_coco(node.json_file, node.image_root, node.get("allow_outside_root", False))
+
+
+def _classes(loader: DictConfig) -> dict[str, list[str]]:
+    """Dataset name -> its classes, for those that have some."""
+    classes = {n: MetadataCatalog.get(n).get("thing_classes") for n in dataset_names(loader)}
+    return {name: list(names) for name, names in classes.items() if names}
+
+
+def _compare_classes(cfg: DictConfig, found: Findings) -> None:
+    """Classes of training, validation and heads must be the same, in the same order."""
+    train = _classes(cfg.dataloader.train) if "train" in cfg.dataloader else {}
+    test = _classes(cfg.dataloader.test) if "test" in cfg.dataloader else {}
+    known = list({**train, **test}.items())
+    if not known:
+        return
+    first, classes = known[0]
+    for name, others in known[1:]:
+        if others != classes:
+            found.errors.append(_differ(first, classes, name, others))
+    for key, number in number_of_classes(cfg).items():
+        if isinstance(number, int) and number != len(classes):
+            found.errors.append(
+                f"{key} must be the number of classes of {first}, which is {len(classes)} "
+                f"({_short(classes)}), got {number}; write {key}={len(classes)}, or {key}=auto"
+            )
+
+
+def _differ(first: str, classes: list[str], name: str, others: list[str]) -> str:
+    if sorted(classes) == sorted(others):
+        what = "has them in another order"
+    else:
+        lacks = [c for c in classes if c not in others]
+        more = [c for c in others if c not in classes]
+        what = "; ".join(
+            f"{verb} {_short(names)}" for verb, names in (("lacks", lacks), ("adds", more)) if names
+        )
+    return (
+        f"categories of {first} and {name} must be the same, by name and in order of their ids, "
+        f"but {name} {what} ({_short(others)} instead of {_short(classes)}); write one list of "
+        "categories into both files"
+    )
+
+
+def _short(names: list[str], limit: int = 6) -> str:
+    shown = ", ".join(str(name)[:40] for name in names[:limit])
+    return f"{shown}, ..." if len(names) > limit else shown
+
+
+def _look_for_masks(cfg: DictConfig, splits: list[str], found: Findings) -> None:
+    """A model that learns masks needs them of every object, in training and in the truth."""
+    if not has_mask_head(cfg):
+        return
+    for split in splits:
+        for node in _coco_nodes(cfg.dataloader[split]):
+            if node.get("missing_masks") == "rectangle":
+                continue
+            data = _read(node)
+            missing = Problems(data.json_file)
+            for record, annotation in data.without_mask():
+                name = f"annotation {annotation['id']} of image {record['file_name']}"
+                missing.add(MASK_MISSING, name)
+            found.errors += [f"{line} (dataloader.{split})" for line in missing.lines()]
+
+
+def _draw_sample(loader: DictConfig, dataset: Any) -> None:
+    """The first image through the mapper, so that what fails for all fails here."""
+    if "mapper" in loader:
+        instantiate(loader.mapper)(copy.deepcopy(dataset[0]))
+
+
+def _divide_batch(cfg: DictConfig, processes: int, found: Findings) -> None:
+    batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    steps = cfg.train.get("accumulation_steps", 1)
+    if batch and batch % (processes * steps):
+        found.errors.append(
+            "dataloader.train.total_batch_size must be a multiple of processes x "
+            f"train.accumulation_steps, got {batch} for {processes} x {steps}"
+        )
+
+
+def _tell_plan(cfg: DictConfig, dataset: Any, found: Findings) -> None:
+    batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    classes = next(iter(_classes(cfg.dataloader.train).values()), None)
+    if classes:
+        found.plan.append(f"{len(classes)} classes: {_short(classes)}")
+    if dataset is not None and batch:
+        images = batch * cfg.train.max_iter
+        found.plan.append(
+            f"{len(dataset)} images, {cfg.train.max_iter} iterations of {batch}: "
+            f"{images / max(len(dataset), 1):.1f} epochs"
+        )
+    rate = OmegaConf.select(cfg, "optimizer.lr")
+    if rate is not None:
+        found.plan.append(f"learning rate {rate:g} (optimizer.lr)")
