@@ -132,8 +132,7 @@ def arguments_of(program: str, words: list[str]) -> Namespace:
     is_script = program.endswith(".py")
     module = load_script(program) if is_script else importlib.import_module(program)
     if program == TRAIN_NET:
-        args = module.parse_args(words)
-        return args
+        return module.parse_args(words)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("parse_args", "parse_intermixed_args"):
             patch.setattr(ArgumentParser, name, stopping(getattr(ArgumentParser, name)))
