@@ -32,7 +32,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from mimdet.checkpoint.start import load_pretrained
 from mimdet.checkpoint.strict import StrictCheckpointer
-from mimdet.command_line import overrides_last
+from mimdet.command_line import mistakes_in_one_line, overrides_last
 from mimdet.config import PackedConfig, load_config
 from mimdet.engine.follow_data import follow_data
 from mimdet.engine.hooks import EMA, GradientClipping, RepeatableRandomness, Throughput
@@ -178,12 +178,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.dist_url = f"tcp://{args.master_addr}:{args.master_port}"
     if args.node_rank is not None:
         args.machine_rank = args.node_rank
-    if not os.path.isfile(args.config_file):
-        parser.error(f"--config-file must name a config file, and {args.config_file!r} is none")
-    try:
+    with mistakes_in_one_line(parser):
         cfg = load_config(args.config_file, args.opts)
-    except (KeyError, ValueError, NotImplementedError) as e:
-        parser.error(e.args[0] if e.args else repr(e))
     if args.eval_only and not cfg.train.init_checkpoint:
         parser.error("--eval-only needs the weights to evaluate: train.init_checkpoint=MODEL.pth")
     args.config = PackedConfig(cfg)
