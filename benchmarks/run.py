@@ -14,6 +14,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import detectron2
 from benchmarks.measure import Row
 
 BENCHMARKS = (
@@ -29,8 +30,8 @@ BENCHMARKS = (
     "benchmarking_backbone",
 )
 _PACKAGES = (
-    *("torch", "torchvision", "numpy", "Pillow", "pycocotools", "faster-coco-eval", "shapely"),
-    "detectron2",
+    *("torch", "torchvision", "numpy", "Pillow"),
+    *("pycocotools", "faster-coco-eval", "shapely"),
 )
 _HEADERS = ["what: plain / ours", "plain", "ours", "ratio", "aim", "met"]
 
@@ -70,6 +71,7 @@ def _report(table: str, options: argparse.Namespace, date: str) -> str:
     if tuple(options.only) != BENCHMARKS:
         command += ["--only", *options.only]
     versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
+    versions += f", detectron2 {detectron2.__version__}"
     return f"""# Speed and memory, {options.hardware}, {date}
 
     {shlex.join(command)}

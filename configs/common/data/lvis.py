@@ -1,6 +1,6 @@
 """LVIS v1 instance segmentation; `DETECTRON2_DATASETS` says where the data lies.
 
-Gupta et al. 2019, arXiv 1908.03195. Evaluation needs the package `lvis`.
+Gupta et al. 2019, arXiv 1908.03195. Upstream Detectron2 needs the package `lvis` to evaluate.
 """
 
 from detectron2.config import LazyCall as L
