@@ -60,6 +60,13 @@ def test_drop_path_grows_to_its_full_rate():
     assert rates == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
 
 
+def test_the_table_of_a_stage_has_the_keys_that_its_reduction_gives_even_with_a_rest():
+    model = tiny(sr_ratios=(6, 3, 2, 1))  # maps of 16, 8, 4 and 2 cells a side
+    assert model.relative_pos_a.shape == (1, 16 * 16, 2 * 2)
+    assert model.relative_pos_b.shape == (2, 8 * 8, 2 * 2)
+    model(torch.zeros(1, 3, 64, 64))
+
+
 def test_size_that_is_no_multiple_of_32_is_refused():
     with pytest.raises(ValueError, match="img_size of CMT must be a multiple of 32, got 100"):
         CMT(img_size=100)

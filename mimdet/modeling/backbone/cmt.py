@@ -83,8 +83,8 @@ class CMT(Backbone):
         rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         in_channels = stem_channels
         for k, stage in enumerate(_STAGES):
-            dim, tokens = embed_dims[k], (img_size // (4 * 2**k)) ** 2
-            reduced = tokens // sr_ratios[k] ** 2
+            dim, side = embed_dims[k], img_size // (4 * 2**k)
+            tokens, reduced = side**2, (side // sr_ratios[k]) ** 2
             blocks = [
                 CMTBlock(dim, num_heads[k], sr_ratios[k], mlp_ratio, next(rates))
                 for _ in range(depths[k])
