@@ -12,6 +12,7 @@ import argparse
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -30,10 +31,10 @@ from detectron2.engine import (
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from mimdet.checkpoint.start import load_pretrained
+from mimdet.checkpoint.start import load_starting_weights
 from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.command_line import mistakes_in_one_line, overrides_last
-from mimdet.config import PackedConfig, load_config
+from mimdet.config import PackedConfig, key_behind, load_config
 from mimdet.engine.follow_data import follow_data
 from mimdet.engine.hooks import EMA, GradientClipping, RepeatableRandomness, Throughput
 from mimdet.engine.preflight import preflight
@@ -78,7 +79,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         train.output_dir, train.device, train.max_iter
         train.init_checkpoint              a checkpoint of the whole model to start from
         train.allow_missing, train.allow_unexpected   names that may differ from it
-        mae_checkpoint.decoder_from_scratch           with `pretrained` of the backbone's parts
+        train.starting_weights             what its parts take from files, where there is none; the
+                                           lists of configs with `mae_checkpoint` follow that
         train.amp.{enabled, dtype}         automatic mixed precision
         train.accumulation_steps           pieces in which a batch passes through the model
         train.clip_grad.max_norm           if not None
@@ -95,8 +97,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
 
     resuming = args.resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
     if not (resuming or cfg.train.init_checkpoint):
-        mae = cfg.get("mae_checkpoint", {})
-        load_pretrained(model, decoder_from_scratch=mae.get("decoder_from_scratch", False))
+        start_from_files(cfg, model)
 
     ema_decay = OmegaConf.select(cfg, "train.ema.decay")
     ema = EMA(model, ema_decay) if ema_decay is not None else None
@@ -135,6 +136,12 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         writers = default_writers(cfg.train.output_dir, cfg.train.max_iter)
         trainer.register_hooks([hooks.PeriodicWriter(writers, period=cfg.train.log_period)])
     trainer.train(trainer.iter + 1 if resuming else 0, cfg.train.max_iter)
+
+
+def start_from_files(cfg: DictConfig, model: nn.Module) -> None:
+    """Give a new model the weights that `train.starting_weights` lists."""
+    entries = [instantiate(entry) for entry in cfg.train.get("starting_weights", ())]
+    load_starting_weights(model, entries, key_of=partial(key_behind, cfg))
 
 
 def build_checkpointer(cfg: DictConfig, model: nn.Module, **checkpointables) -> StrictCheckpointer:

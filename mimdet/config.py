@@ -3,6 +3,7 @@
 import difflib
 import os
 import pickle
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,12 @@ import cloudpickle
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detectron2.config import LazyConfig
+
+# Keys of released configs that are none any more, by their last part, and what stands for them.
+_GONE = {
+    "pretrained": "give the file as mae_checkpoint.path=FILE, or for other parts of the model in "
+    "train.starting_weights",
+}
 
 
 def load_config(path: str, overrides: Sequence[str]) -> DictConfig:
@@ -74,6 +81,19 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return cfg
 
 
+def key_behind(cfg: DictConfig, key: str) -> str:
+    """The key that a user sets to change `key`: where its value is taken from, or `key` itself.
+
+    Args:
+        cfg: the config.
+        key: dotted, an entry of one of its dicts.
+    """
+    parent, _, name = key.rpartition(".")
+    values = OmegaConf.to_container(OmegaConf.select(cfg, parent), resolve=False)
+    source = re.fullmatch(r"\$\{(\w[\w.]*)\}", str(values.get(name)))
+    return key_behind(cfg, source[1]) if source else key
+
+
 def _parse(text: str) -> Any:
     # hydra's parser takes a while to import and most callers have no overrides
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -121,6 +141,9 @@ def _keys(key: str, value: Any) -> Iterator[str]:
 def _require_key(cfg: DictConfig, key: str, override: str) -> None:
     if _has_key(cfg, key.split(".")):
         return
+    *_, last = key.split(".")
+    if last in _GONE:
+        raise KeyError(f"{key!r} is gone (from {override!r}): {_GONE[last]}")
     nearest = difflib.get_close_matches(key, list(_all_keys(cfg)), n=1, cutoff=0.0)
     raise KeyError(
         f"an override must name a key of the config, and there is no {key!r} (from {override!r}); "

@@ -5,7 +5,7 @@ import logging
 import pytest
 from omegaconf import OmegaConf
 
-from mimdet.config import apply_overrides
+from mimdet.config import apply_overrides, key_behind
 
 
 @pytest.fixture
@@ -95,6 +95,27 @@ def test_unknown_key_is_refused_with_the_override_and_the_nearest_key(cfg, text,
     assert f"there is no {key!r} (from {text!r}); the nearest one is {nearest!r}" in message
     assert f"Write +{key}=..." in message
     assert OmegaConf.to_container(cfg) == before
+
+
+def test_a_key_of_the_release_that_is_gone_is_refused_with_what_stands_for_it(cfg):
+    message = "'model.heads.0.pretrained' is gone .* give the file as mae_checkpoint.path=FILE"
+    with pytest.raises(KeyError, match=message):
+        apply_overrides(cfg, ["model.heads.0.pretrained=MAE.pth"])
+
+
+@pytest.mark.parametrize(
+    "key, behind",
+    [
+        ("train.max_iter", "train.max_iter"),
+        ("model.width", "train.max_iter"),
+        ("model.heads.0.dim", "model.heads.0.dim"),
+        ("model.heads.0.new", "model.heads.0.new"),
+        ("model.names", "model.names"),
+        ("model.same", "train"),
+    ],
+)
+def test_the_key_behind_a_value_is_the_one_that_it_is_taken_from(cfg, key, behind):
+    assert key_behind(cfg, key) == behind
 
 
 def test_refusal_on_an_empty_config_names_no_key():

@@ -19,6 +19,8 @@ from types import ModuleType
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
+from torch import nn
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIG = str(REPOSITORY / "configs/toy/mimdet_mask_rcnn_fpn_sr_0p5_toy.py")
@@ -73,6 +75,11 @@ def train_net(*argv: str, config: str | Path = CONFIG) -> None:
     script = load_script("lazyconfig_train_net.py")
     with isolated():
         script.main(script.parse_args(["--config-file", str(config), *map(str, argv)]))
+
+
+def start_from_files(cfg: DictConfig, model: nn.Module) -> None:
+    """Give a new model the starting weights of its config, as a run does."""
+    load_script("lazyconfig_train_net.py").start_from_files(cfg, model)
 
 
 def command(*argv: str, config: str | Path = CONFIG) -> list[str]:

@@ -9,6 +9,8 @@ train = dict(
     # fnmatch patterns of parameter names in which that checkpoint and the model may differ.
     allow_missing=[],
     allow_unexpected=[],
+    # What parts of a new model take from files: see mimdet.checkpoint.start.StartingWeights.
+    starting_weights=[],
     max_iter=90000,
     # Mixed precision: "float16" (with a scaled loss; on CUDA only) or "bfloat16".
     amp=dict(enabled=False, dtype="float16"),

@@ -16,6 +16,7 @@ Counted here: 109,046,696 parameters.
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.modeling import GeneralizedRCNN
+from mimdet.checkpoint.start import StartingWeights
 from mimdet.modeling.backbone.swin import PaddedSwin
 from mimdet.modeling.backbone.timm_backbone import TimmBackbone
 from mimdet.solver.param_groups import get_named_decay_parameters
@@ -42,7 +43,6 @@ model = L(GeneralizedRCNN)(
             ),
             norm="fresh",
             checkpointing=True,
-            pretrained="${mae_checkpoint.path}",
         ),
         norm="SyncBN",
     ),
@@ -64,6 +64,10 @@ optimizer.params = L(get_named_decay_parameters)(
     weight_decay="${..weight_decay}",
     no_decay=["backbone.bottom_up.*norm*", "*.relative_position_bias_table"],
 )
+
+train.starting_weights = [
+    L(StartingWeights)(path="${mae_checkpoint.path}", to="backbone.bottom_up.model")
+]
 
 _epoch = -(-117266 // 32)  # 3,665 iterations: 117,266 annotated images at batch 32
 train.max_iter = 36 * _epoch

@@ -26,4 +26,5 @@ from .fastmim_swin_base_100e import (
 
 model.network = L(CMTClassifier)(img_size=224, num_classes=1000, drop_path_rate=0.1)
 optimizer.params.lr_factor_func.depths = [3, 3, 16, 3]
+train.starting_weights[0].allow_missing = ["_fc.*", "_bn.*", "head.*"]
 train.output_dir = "output/fastmim_cmt_small_100e"

@@ -25,4 +25,5 @@ model.network.model_name = "swin_base_patch4_window7_224"
 optimizer.lr.base_lr = 1e-3  # for 256 images: 4e-3 for 1024
 optimizer.params.lr_factor_func.update(lr_decay_rate=0.80, depths=[2, 2, 18, 2])
 lr_multiplier.scheduler.end_value = 1e-6 / 4e-3
+train.starting_weights[0].tables = "geometric"
 train.output_dir = "output/fastmim_swin_base_100e"

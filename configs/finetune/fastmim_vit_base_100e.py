@@ -14,6 +14,7 @@ Published (not reproduced here): 83.8 top-1. Counted here: 86,567,656 parameters
 from timm import create_model
 
 from detectron2.config import LazyCall as L
+from mimdet.checkpoint.start import StartingWeights
 from mimdet.modeling.classifier import ImageClassifier
 from mimdet.solver.layer_decay import make_classifier_lr_factor
 from mimdet.solver.learning_rate import scaled_lr
@@ -34,7 +35,6 @@ model = L(ImageClassifier)(
         drop_path_rate=0.1,
     ),
     label_smoothing=0.1,
-    pretrained="${mae_checkpoint.path}",
 )
 
 dataloader.train.total_batch_size = 1024  # 128 on each of 8 GPUs
@@ -50,6 +50,17 @@ optimizer.params.overrides = dict(
     pos_embed=dict(weight_decay=0.0), cls_token=dict(weight_decay=0.0)
 )
 optimizer.params.lr_factor_func = L(make_classifier_lr_factor)(lr_decay_rate=0.70, depths=[12])
+
+train.starting_weights = [
+    L(StartingWeights)(
+        path="${mae_checkpoint.path}",
+        to="network",
+        # A head is taken from a classifier of as many classes. Pretraining has none, and its last
+        # norm is at another place.
+        allow_missing=["head.*", "fc_norm.*"],
+        leave=["norm.*"],
+    )
+]
 
 # The learning rate falls to 1e-6.
 train.max_iter, lr_multiplier = imagenet_cosine(

@@ -15,6 +15,7 @@ parameters. Counted here: 127,561,552 parameters.
 from torch import nn
 
 from detectron2.config import LazyCall as L
+from mimdet.checkpoint.start import StartingWeights
 from mimdet.modeling.backbone.mimdet import MIMDetBackbone, MIMDetDecoder, MIMDetEncoder
 from mimdet.solver.param_groups import get_fpn_model_parameters
 
@@ -39,7 +40,6 @@ model.backbone.bottom_up = L(MIMDetBackbone)(
         mlp_ratio=4.0,
         dpr=0.1,
         norm_layer=nn.LayerNorm,  # eps 1e-5, though MAE has 1e-6: as in the released models
-        pretrained="${mae_checkpoint.path}",
         checkpointing=True,
     ),
     decoder=L(MIMDetDecoder)(
@@ -50,7 +50,6 @@ model.backbone.bottom_up = L(MIMDetBackbone)(
         depth=4,
         num_heads=16,
         mlp_ratio=4.0,
-        pretrained="${..encoder.pretrained}",
         checkpointing=True,
         fill="mask",
     ),
@@ -73,6 +72,20 @@ optimizer.params = L(get_fpn_model_parameters)(
     skip_list=("pos_embed", "decoder_pos_embed"),
     multiplier=2.0,
 )
+
+train.starting_weights = [
+    L(StartingWeights)(
+        path="${mae_checkpoint.path}",
+        to="backbone.bottom_up.encoder",
+        allow_missing=["patch_embed.*"],  # a stem of convolutions stands for MAE's projection
+    ),
+    L(StartingWeights)(
+        path="${mae_checkpoint.path}",
+        to="backbone.bottom_up.decoder",
+        allow_missing=["conv_feat_proj.*"],  # of fill="conv"
+        from_scratch="${mae_checkpoint.decoder_from_scratch}",
+    ),
+]
 
 _epoch = 120000 // 64  # 1875 iterations: 120k images at batch 64
 train.max_iter = 36 * _epoch

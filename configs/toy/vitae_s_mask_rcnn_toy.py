@@ -20,4 +20,5 @@ model.backbone.net.update(
     global_block_indexes=[1, 3],
     pcm_groups=24,
 )
+train.starting_weights = []
 train.output_dir = "output/vitae_s_mask_rcnn_toy"

@@ -16,7 +16,7 @@ of the four global blocks out. They have no effect.
 
 from mimdet.modeling.backbone.vitae import PlainViTAE
 
-from ..common.models.vit_pyramid import vit_base
+from ..common.models.vit_pyramid import mae_start, vit_base
 from .mask_rcnn_vitdet_b_unofficial_100ep import (
     dataloader,
     lr_multiplier,
@@ -34,4 +34,5 @@ model.backbone.net = vit_base(
     pcm_norm="SyncBN",  # batch norm over all processes, as in the released run
     use_act_checkpoint=True,
 )
+train.starting_weights = mae_start("*.PCM.*")
 train.output_dir = "output/mask_rcnn_vitae_b_100ep"

@@ -45,4 +45,5 @@ model.backbone.net = L(ViTAE)(
 optimizer.params.lr_factor_func = partial(
     get_layer_lr_decay_rate, layer_of=vitae_layer, lr_decay_rate=0.7, num_layers=17
 )
+train.starting_weights = []  # no MAE is published that has these stages
 train.output_dir = "output/mask_rcnn_vitae_s_100ep"

@@ -26,7 +26,7 @@ from mimdet.solver.param_groups import get_fpn_model_parameters
 from ..common.data.coco import dataloader
 from ..common.data.lsj import use_lsj
 from ..common.models.rcnn import mask_rcnn_heads, pixels, rpn
-from ..common.models.vit_pyramid import vit_base, vit_pyramid
+from ..common.models.vit_pyramid import mae_start, vit_base, vit_pyramid
 from ..common.optim import AdamW as optimizer
 from ..common.schedules import multistep
 from ..common.train import train
@@ -58,6 +58,8 @@ optimizer.params = L(get_fpn_model_parameters)(
     multiplier=1.0,  # one speed, but for the decay towards the first layers
     lr_factor_func=partial(get_vit_lr_decay_rate, lr_decay_rate=0.7, num_layers=12),
 )
+
+train.starting_weights = mae_start()
 
 _epoch = 7330  # four passes over 117,266 images at batch 64
 train.max_iter = 25 * _epoch

@@ -22,7 +22,7 @@ from mimdet.solver.layer_decay import get_vit_lr_decay_rate
 from ..common.data.coco import dataloader
 from ..common.data.lsj import use_lsj
 from ..common.models.rcnn import mask_rcnn_heads, pixels, rpn
-from ..common.models.vit_pyramid import vit_base, vit_pyramid
+from ..common.models.vit_pyramid import mae_start, vit_base, vit_pyramid
 from ..common.optim import AdamW as optimizer
 from ..common.schedules import multistep
 from ..common.train import train
@@ -44,6 +44,7 @@ dataloader.train.total_batch_size = 64
 optimizer.params.lr_factor_func = partial(get_vit_lr_decay_rate, lr_decay_rate=0.7, num_layers=12)
 optimizer.params.overrides = dict(pos_embed=dict(weight_decay=0.0))
 
+train.starting_weights = mae_start()
 train.max_iter = 184375  # 118k images * 100 epochs / 64
 lr_multiplier = multistep(
     train.max_iter, milestones=[163889, 177546], warmup_iters=250, warmup_factor=0.001

@@ -1,87 +1,172 @@
-"""Starting weights: parts of a new model take what pretraining left in a file, with a report."""
+"""Starting weights: parts of a new model take what pretraining left in files, with a report."""
 
+import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from mimdet.checkpoint.convert.beit import fit_beit, is_beit
-from mimdet.checkpoint.convert.encoder import match_encoder, takes_encoder
 from mimdet.checkpoint.convert.fastmim import has_pixel_mask_token
-from mimdet.checkpoint.convert.mae import has_decoder, match_mae, strip_prefixes
-from mimdet.checkpoint.convert.report import LoadReport
+from mimdet.checkpoint.convert.formats import FORMATS, detect_format, in_our_names
+from mimdet.checkpoint.convert.mae import has_decoder, strip_prefixes
+from mimdet.checkpoint.convert.match import match
 from mimdet.checkpoint.file import read_tensors
 
 logger = logging.getLogger(__name__)
 
+_KEY = "train.starting_weights"
+_TABLES = ("bicubic", "geometric")
 
-def load_pretrained(model: nn.Module, *, decoder_from_scratch: bool = False) -> None:
-    """Start the parts of a new model from the MAE files that they name.
 
-    Every submodule with a `pretrained` path takes from that file what it has; each file is read
-    once. What was loaded, resized, left as initialised or not used is logged. A submodule may also
-    have `grid_size`, the (h, w) of a position table that is not square, and `pretrained_ignores`,
-    names that it does not take. Besides MAE's, files of BEiT and FastMIM are understood.
+@dataclass(frozen=True)
+class StartingWeights:
+    """What a part of a new model takes from a file: an entry of `train.starting_weights`.
+
+    Attributes:
+        path: the file, or None to leave the part as initialised.
+        to: dotted name of the part in the model, as `get_submodule` takes it.
+        format: a key of `mimdet.checkpoint.convert.formats.FORMATS`, or "auto" to tell it by the
+            names in the file. "mae" are MAE's own names, which are also timm's and ours.
+        allow_missing: `fnmatch` patterns of names in the part that may be absent in the file or
+            have another shape there; they stay as initialised. As in `train.allow_missing`.
+        leave: patterns of names in the part that stay as initialised although the file has them.
+        grid: (h, w) in tokens of the map for which the part's position table is, if that is not
+            square.
+        tables: how Swin's tables of relative positions get another size, see
+            `mimdet.checkpoint.convert.swin_table.interpolate_rel_pos_table`.
+        from_scratch: leave the part as initialised although there is a file.
+    """
+
+    path: str | None
+    to: str
+    format: str = "auto"
+    allow_missing: Sequence[str] = ()
+    leave: Sequence[str] = ()
+    grid: Sequence[int] | None = None
+    tables: str = "bicubic"
+    from_scratch: bool = False
+
+
+def load_starting_weights(
+    model: nn.Module,
+    entries: Sequence[StartingWeights],
+    key_of: Callable[[str], str] = str,
+) -> None:
+    """Start parts of a model from files; each file is read once.
+
+    What was loaded, resized, left as initialised or not used is logged.
 
     Args:
         model: a freshly built model.
-        decoder_from_scratch: leave decoders as initialised. Needed on purpose when the file is
-            the encoder-only kind.
+        entries: the list `train.starting_weights`; those without a path are passed over.
+        key_of: called with a key like "train.starting_weights.0.path", returns the one that a user
+            has set, such as "mae_checkpoint.path"; for messages.
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: if a file is no checkpoint, does not fit the module, or lacks the decoder.
+        ValueError: if an entry names no part of the model, or two entries one part; if a file is
+            no checkpoint, is of another kind or size than the part, or lacks the decoder.
     """
+    given = [(f"{_KEY}.{i}", entry) for i, entry in enumerate(entries) if entry.path]
+    _check_parts(model, given)
     files: dict[str, dict[str, Tensor]] = {}
-    for name, module in model.named_modules():
-        path = getattr(module, "pretrained", None)
-        if not path:
+    for key, entry in given:
+        name = entry.to or "the model"
+        if entry.from_scratch:
+            logger.info(f"{name} stays as initialised ({key_of(f'{key}.from_scratch')}=True)")
             continue
-        name = name or "the model"
-        ignored = getattr(module, "pretrained_ignores", ())
-        own = {entry: v for entry, v in module.state_dict().items() if entry not in ignored}
-        if decoder_from_scratch and has_decoder(own):
-            logger.info(f"{name} stays as initialised (mae_checkpoint.decoder_from_scratch=True)")
-            continue
-        if path not in files:
-            files[path] = read_state_dict(path)
-        if has_decoder(own) and has_pixel_mask_token(files[path]):
-            raise ValueError(
-                f"{path} must hold MAE's decoder for {name}, but it is a file of FastMIM, whose "
-                "decoder has another width and no positions, and whose mask is a colour "
-                "(mae_checkpoint.path); use a full MAE checkpoint, or start only the encoder from "
-                "this file with mae_checkpoint.decoder_from_scratch=True"
-            )
-        if has_decoder(own) and not has_decoder(files[path]):
-            raise ValueError(
-                f"{path} must hold MAE's decoder for {name}, but it is an encoder-only file "
-                "(mae_checkpoint.path); use the full MAE checkpoint, or train the decoder from "
-                "its initial weights with mae_checkpoint.decoder_from_scratch=True"
-            )
+        path_key = key_of(f"{key}.path")
+        if entry.path not in files:
+            files[entry.path] = read_state_dict(entry.path, path_key)
+        file, part = files[entry.path], model.get_submodule(entry.to)
+        own = part.state_dict()
+        if has_decoder(own):
+            _check_decoder(file, entry, path_key, key_of(f"{key}.from_scratch"))
+        format = _format_of(file, entry, key)
+        # BEiT has relative positions only
+        without = ("pos_embed",) if format == "beit" else ()
         try:
-            matched, report = _match(files[path], own, getattr(module, "grid_size", None))
+            matched, report = match(
+                in_our_names(file, format, own, entry.grid),
+                own,
+                allow_missing=(*entry.allow_missing, *without),
+                leave=entry.leave,
+                grid=entry.grid,
+                tables=entry.tables,
+            )
         except ValueError as e:
-            raise ValueError(f"{path} does not fit {name} (mae_checkpoint.path): {e}") from e
-        module.load_state_dict(matched, strict=False)
-        logger.info(f"{name} from {path}: {report}")
+            raise ValueError(f"{entry.path} does not fit {name} ({path_key}): {e} ({key})") from e
+        part.load_state_dict(matched, strict=False)
+        logger.info(f"{name} from {entry.path}: {report}")
 
 
-def _match(
-    file: Mapping[str, Tensor], own: Mapping[str, Tensor], grid_size: tuple[int, int] | None
-) -> tuple[dict[str, Tensor], LoadReport]:
-    """What a module takes from a file, by the rules of the file's kind."""
-    if takes_encoder(own):
-        return match_encoder(file, own)
-    if is_beit(file):
-        fitted = fit_beit(file, own, grid_size)
-        return match_mae(fitted, own, grid_size=grid_size, optional=("pos_embed",))
-    return match_mae(file, own, grid_size=grid_size)
-
-
-def read_state_dict(path: str) -> dict[str, Tensor]:
+def read_state_dict(path: str, given_by: str = "mae_checkpoint.path") -> dict[str, Tensor]:
     """Read the tensors of a pretraining checkpoint, without its wrapper and prefixes.
 
     Args:
         path: see `mimdet.checkpoint.file.read_tensors`, also for the errors.
+        given_by: the config key that names the file, for messages.
     """
-    return strip_prefixes(read_tensors(path, "mae_checkpoint.path"))
+    return strip_prefixes(read_tensors(path, given_by))
+
+
+def _check_parts(model: nn.Module, given: Sequence[tuple[str, StartingWeights]]) -> None:
+    """Every entry must name a part of the model, and no two the same or one inside the other."""
+    parts = dict(model.named_modules())
+    owners: dict[str, str] = {}
+    for key, entry in given:
+        if entry.to not in parts:
+            nearest = difflib.get_close_matches(entry.to, parts, n=1, cutoff=0.0)
+            raise ValueError(
+                f"{key}.to must name a part of the model, got {entry.to!r}; the nearest one is "
+                f"{nearest[0]!r}"
+            )
+        for other, owner in owners.items():
+            if entry.to == other or _is_inside(entry.to, other) or _is_inside(other, entry.to):
+                raise ValueError(
+                    f"a part of the model can start from one file only, but {owner} is for "
+                    f"{other!r} and {key} for {entry.to!r}; remove one of them"
+                )
+        owners[entry.to] = key
+        if entry.tables not in _TABLES:
+            raise ValueError(f"{key}.tables must be one of {_TABLES}, got {entry.tables!r}")
+
+
+def _is_inside(name: str, other: str) -> bool:
+    return not other or name.startswith(f"{other}.")
+
+
+def _check_decoder(
+    file: Mapping[str, Tensor], entry: StartingWeights, path_key: str, scratch_key: str
+) -> None:
+    """A file for a decoder of MAE's kind must hold one: without, it would stay random unnoticed."""
+    if has_pixel_mask_token(file):
+        raise ValueError(
+            f"{entry.path} must hold MAE's decoder for {entry.to}, but it is a file of FastMIM, "
+            "whose decoder has another width and no positions, and whose mask is a colour "
+            f"({path_key}); use a full MAE checkpoint, or start only the encoder from this file "
+            f"with {scratch_key}=True"
+        )
+    if not has_decoder(file):
+        raise ValueError(
+            f"{entry.path} must hold MAE's decoder for {entry.to}, but it is an encoder-only file "
+            f"({path_key}); use the full MAE checkpoint, or train the decoder from its initial "
+            f"weights with {scratch_key}=True"
+        )
+
+
+def _format_of(file: Mapping[str, Tensor], entry: StartingWeights, key: str) -> str:
+    """The format of a file: what its names tell, or what the config says if that can be."""
+    if entry.format == "auto":
+        return detect_format(file)
+    if entry.format not in FORMATS:
+        raise ValueError(
+            f"{key}.format must be 'auto' or one of {list(FORMATS)}, got {entry.format!r}"
+        )
+    if not FORMATS[entry.format](file):
+        raise ValueError(
+            f"{entry.path} must be of the format {entry.format!r}, but its names are those of "
+            f"{detect_format(file)!r} ({key}.format)"
+        )
+    return entry.format

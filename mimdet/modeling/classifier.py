@@ -16,7 +16,6 @@ class ImageClassifier(nn.Module):
             `target` are taken as they are: mixing has smoothed them (`mimdet.data.mixup`).
         head_std: standard deviation of the last layer's initial weights. Small, so that what was
             pretrained is not shaken by random logits.
-        pretrained: checkpoint to start from; read by `mimdet.checkpoint.start.load_pretrained`.
 
     Reference:
         Szegedy et al. 2015, arXiv 1512.00567, section 7, for label smoothing.
@@ -27,13 +26,11 @@ class ImageClassifier(nn.Module):
         network: nn.Module,
         label_smoothing: float = 0.0,
         head_std: float = 2e-5,
-        pretrained: str | None = None,
     ):
         super().__init__()
         trunc_normal_(network.get_classifier().weight, std=head_std)
         self.network = network
         self.label_smoothing = label_smoothing
-        self.pretrained = pretrained
 
     def forward(self, samples: list[dict]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Classify a batch.

@@ -1,6 +1,7 @@
 """FastMIM's names there and back, and what classifiers and detectors take from a file."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,10 +12,10 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
 from mimdet.checkpoint.convert import detect_source
-from mimdet.checkpoint.convert.encoder import match_encoder
 from mimdet.checkpoint.convert.fastmim import from_native, is_fastmim, to_native
+from mimdet.checkpoint.convert.match import match
 from mimdet.checkpoint.convert.swin_table import interpolate_rel_pos_table
-from mimdet.checkpoint.start import load_pretrained
+from mimdet.checkpoint.start import StartingWeights, load_starting_weights
 from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.layers.pos_embed import interpolate_pos_embed, interpolate_rel_pos_bias
 from mimdet.modeling.backbone.cmt import CMT, CMTClassifier
@@ -79,8 +80,14 @@ def file_of(model: nn.Module, path) -> str:
 
 
 def start(module: nn.Module, path: str) -> nn.Module:
-    module.pretrained = path
-    load_pretrained(module)
+    """Start a classifier or a detector's Swin as the configs of this repository do."""
+    if isinstance(module, TimmBackbone):
+        entry = StartingWeights(path, to="model")
+    else:
+        new = ["head.*", "fc_norm.*", "_fc.*", "_bn.*"]
+        options = dict(allow_missing=new, leave=["norm.*"], tables="geometric")
+        entry = StartingWeights(path, to="network", **options)
+    load_starting_weights(module, [entry])
     return module
 
 
@@ -165,7 +172,7 @@ def test_a_classifier_starts_from_a_pretraining_file(family, naming, tmp_path, c
             assert torch.equal(value, source), name
     resized = {"vit": "pos_embed resized", "pvtv2": "tensors loaded;"}
     assert resized.get(family, "resized") in caplog.text
-    assert "the model from" in caplog.text and "decoder_blocks.0" in caplog.text
+    assert "network from" in caplog.text and "decoder_blocks.0" in caplog.text
 
 
 @pytest.mark.parametrize("naming", ["ours", "release"])
@@ -211,16 +218,19 @@ def test_mimdets_encoder_starts_from_fastmims_vit_and_its_decoder_says_why_not(t
     sizes = dict(img_size=64, embed_dim=48)
     model = nn.ModuleDict(
         {
-            "encoder": MIMDetEncoder(depth=2, num_heads=4, pretrained=path, **sizes),
-            "decoder": MIMDetDecoder(
-                decoder_embed_dim=32, depth=1, num_heads=4, pretrained=path, **sizes
-            ),
+            "encoder": MIMDetEncoder(depth=2, num_heads=4, **sizes),
+            "decoder": MIMDetDecoder(decoder_embed_dim=32, depth=1, num_heads=4, **sizes),
         }
     )
-    message = "must hold MAE's decoder for decoder, but it is a file of FastMIM.*decoder_from_scr"
+    encoder = StartingWeights(path, to="encoder", allow_missing=["patch_embed.*"])
+    decoder = StartingWeights(path, to="decoder")
+    message = (
+        "must hold MAE's decoder for decoder, but it is a file of FastMIM.*"
+        "train.starting_weights.1.from_scratch=True"
+    )
     with pytest.raises(ValueError, match=message):
-        load_pretrained(model)
-    load_pretrained(model, decoder_from_scratch=True)
+        load_starting_weights(model, [encoder, decoder])
+    load_starting_weights(model, [encoder, replace(decoder, from_scratch=True)])
     weights = torch.load(path, weights_only=True)["model"]
     ours = model["encoder"].blocks[0].attn.qkv.weight
     assert torch.equal(ours, weights["encoder.blocks.0.attn.qkv.weight"])
@@ -232,7 +242,10 @@ def test_mimdets_encoder_starts_from_fastmims_vit_and_its_decoder_says_why_not(t
 @pytest.mark.parametrize("other", [f for f in FAMILIES if f != "swin"])
 def test_a_file_of_another_architecture_is_refused(other, tmp_path):
     path = file_of(pretraining_model(other), tmp_path / "other.pth")
-    message = r"does not fit the model \(mae_checkpoint.path\): the file lacks \d+ of the encoder's"
+    message = (
+        r"does not fit network \(train.starting_weights.0.path\): the file lacks \d+ .*"
+        "it is of another architecture or depth"
+    )
     with pytest.raises(ValueError, match=message):
         start(classifier("swin"), path)
 
@@ -240,7 +253,7 @@ def test_a_file_of_another_architecture_is_refused(other, tmp_path):
 def test_a_deeper_encoder_is_refused(tmp_path):
     path = file_of(mae(depth=3), tmp_path / "deep.pth")
     with pytest.raises(
-        ValueError, match="the model lacks 12 of the encoder's names .blocks.2.attn"
+        ValueError, match=r"encoder blocks that the model lacks \(12 \(blocks.2.attn"
     ):
         start(classifier("vit"), path)
 
@@ -259,8 +272,8 @@ def test_match_reports_every_name_once():
         n.removeprefix("encoder.model."): v
         for n, v in pretraining_model("swin").state_dict().items()
     }
-    module = classifier("swin").state_dict()
-    matched, report = match_encoder(file, module)
-    assert sorted([*report.loaded, *report.resized, *report.initial]) == sorted(module)
+    part = classifier("swin").network.state_dict()
+    matched, report = match(file, part, allow_missing=["head.*"], leave=["norm.*"])
+    assert sorted([*report.loaded, *report.resized, *report.initial]) == sorted(part)
     assert matched.keys() == {*report.loaded, *report.resized}
     assert len(report.resized) == 8  # a table in each block

@@ -10,10 +10,10 @@ import torch
 from golden_models import fill, load
 from torch import nn
 
-from mimdet.checkpoint.convert.mae import match_mae
-from mimdet.checkpoint.start import load_pretrained, read_state_dict
+from mimdet.checkpoint.convert.match import match
+from mimdet.checkpoint.start import StartingWeights, load_starting_weights, read_state_dict
 from mimdet.layers.pos_embed import interpolate_pos_embed
-from mimdet.modeling.backbone.benchmarking import BenchmarkingViTDet
+from mimdet.modeling.backbone.benchmarking import BenchmarkingViTDet, own_tables
 from mimdet.modeling.backbone.mimdet import MIMDetDecoder, MIMDetEncoder
 
 _ALL_RECORDS = [
@@ -24,6 +24,7 @@ _ALL_RECORDS = [
 RECORDS = [record for record in _ALL_RECORDS if record["variant"] != "benchmarking"]
 BENCHMARKING = [record for record in _ALL_RECORDS if record["variant"] == "benchmarking"]
 FILLS = {"v10": "mask", "v12": "conv"}
+NEW = {"encoder": ["patch_embed.*"], "decoder": ["conv_feat_proj.*"]}
 
 
 class _Named:
@@ -65,10 +66,22 @@ def mae_files(tmp_path_factory):
         file.unlink()  # 0.8 GB
 
 
-def modules_of_vit_base(img_size: int, path: str) -> nn.ModuleDict:
+def start(model: nn.ModuleDict, path: object, from_scratch: bool = False) -> None:
+    """Start an encoder, and decoders under any name, as MIMDet's configs do."""
+    path = str(path) if path else None
+    entries = [StartingWeights(path, to="encoder", allow_missing=NEW["encoder"])]
+    entries += [
+        StartingWeights(path, to=name, allow_missing=NEW["decoder"], from_scratch=from_scratch)
+        for name in model
+        if name != "encoder"
+    ]
+    load_starting_weights(model, entries)
+
+
+def modules_of_vit_base(img_size: int) -> nn.ModuleDict:
     """The encoder, which is the same in both variants, and the decoder of each."""
-    encoder = MIMDetEncoder(img_size, embed_dim=768, depth=12, num_heads=12, pretrained=path)
-    decoders = {v: MIMDetDecoder(img_size, depth=4, fill=FILLS[v], pretrained=path) for v in FILLS}
+    encoder = MIMDetEncoder(img_size, embed_dim=768, depth=12, num_heads=12)
+    decoders = {v: MIMDetDecoder(img_size, depth=4, fill=FILLS[v]) for v in FILLS}
     return nn.ModuleDict({"encoder": encoder, **decoders})
 
 
@@ -76,7 +89,7 @@ def modules_of_vit_base(img_size: int, path: str) -> nn.ModuleDict:
 @pytest.mark.parametrize("kind", ["full", "encoder only"])
 def test_vit_base_takes_what_the_published_loader_takes(mae_files, kind, img_size):
     path, file = mae_files[kind]
-    modules = modules_of_vit_base(img_size, path)
+    modules = modules_of_vit_base(img_size)
     records = [r for r in RECORDS if (r["file"], r["img_size"]) == (kind, img_size)]
     assert len(records) == 4
     initial = {
@@ -85,7 +98,7 @@ def test_vit_base_takes_what_the_published_loader_takes(mae_files, kind, img_siz
         for entry, value in module.state_dict().items()
         if entry not in file
     }
-    load_pretrained(modules, decoder_from_scratch=kind == "encoder only")
+    start(modules, path, from_scratch=kind == "encoder only")
     for record in records:
         name = "encoder" if record["module"] == "encoder" else record["variant"]
         state_dict = modules[name].state_dict()
@@ -117,10 +130,14 @@ def test_benchmarking_vit_takes_what_the_published_loader_takes(mae_files):
     path, file = mae_files["encoder only"]
     own_table, files_table = BENCHMARKING
     assert own_table["args"] == files_table["args"] | {"sincos_pos_embed": True}
-    backbone = BenchmarkingViTDet(**own_table["args"], pretrained=path)
-    load_pretrained(backbone)
+    backbone = BenchmarkingViTDet(**own_table["args"])
+    new = ["ms_adaptor.*", "*_rel_pos_bias.*"]
     for record in (own_table, files_table):
         assert record["file"] == "encoder only"
+        # first as configured, then what another model with `sincos_pos_embed=False` would have
+        leave = own_tables(record["args"].get("sincos_pos_embed", False))
+        entry = StartingWeights(path, to="", allow_missing=new, leave=leave)
+        load_starting_weights(backbone, [entry])
         state_dict = backbone.state_dict()
         assert state_dict.keys() == {entry[0] for entry in record["entries"]}
         for entry, shape, origin, *checksums in record["entries"]:
@@ -132,13 +149,10 @@ def test_benchmarking_vit_takes_what_the_published_loader_takes(mae_files):
             _assert_checksums(value, *checksums, entry)
             if origin == "derived":
                 assert torch.equal(value, interpolate_pos_embed(file[entry], (64, 64))[:, 1:])
-        # what another model with `sincos_pos_embed=False` would have
-        backbone.pretrained_ignores = ()
-        load_pretrained(backbone)
 
 
 def match_shapes(record: dict):
-    """`match_mae` of a record, with shapes alone."""
+    """`match` of a record, with shapes alone."""
     with torch.device("meta"):
         side = record["img_size"]
         if record["module"] == "encoder":
@@ -147,7 +161,7 @@ def match_shapes(record: dict):
             module = MIMDetDecoder(side, depth=4, fill=FILLS[record["variant"]])
         shapes = mae_shapes(record["file"].replace(" ", "_"))
         file = {name: torch.empty(shape) for name, shape in shapes.items()}
-        return match_mae(file, module.state_dict())
+        return match(file, module.state_dict(), allow_missing=NEW[record["module"]])
 
 
 def _lacks_the_decoder(record: dict) -> bool:
@@ -171,7 +185,7 @@ def test_report_lists_the_names_that_the_published_loader_lists(record):
 @pytest.mark.parametrize("record", [r for r in RECORDS if _lacks_the_decoder(r)], ids=_id)
 def test_a_decoder_that_the_published_loader_leaves_as_initialised_is_refused(record):
     assert len(record["keys_of_model_not_in_file"]) == len(record["entries"])
-    with pytest.raises(ValueError, match="the file lacks .* which MAE checkpoints have"):
+    with pytest.raises(ValueError, match="the file lacks .*; it is of another architecture"):
         match_shapes(record)
 
 
@@ -195,24 +209,13 @@ def tiny_file(depth: int = 2, width: int = 32, decoder: bool = True) -> dict[str
     return filled(shapes)
 
 
-def tiny_model(
-    path: object, *, img_size: int = 32, fill: str = "mask", depth: int = 2
-) -> nn.ModuleDict:
-    path = str(path) if path else None
+def tiny_model(*, img_size: int = 32, fill: str = "mask", depth: int = 2) -> nn.ModuleDict:
     torch.manual_seed(3)
     return nn.ModuleDict(
         {
-            "encoder": MIMDetEncoder(
-                img_size, embed_dim=32, depth=depth, num_heads=4, pretrained=path
-            ),
+            "encoder": MIMDetEncoder(img_size, embed_dim=32, depth=depth, num_heads=4),
             "decoder": MIMDetDecoder(
-                img_size,
-                embed_dim=32,
-                decoder_embed_dim=16,
-                depth=1,
-                num_heads=4,
-                fill=fill,
-                pretrained=path,
+                img_size, embed_dim=32, decoder_embed_dim=16, depth=1, num_heads=4, fill=fill
             ),
         }
     )
@@ -236,8 +239,8 @@ def test_files_are_read_with_and_without_wrapper_and_prefixes(tmp_path, prefix, 
     file = tiny_file()
     content = {prefix + name: value for name, value in file.items()}
     torch.save({"model": content} if wrapped else content, tmp_path / "mae.pth")
-    model = tiny_model(tmp_path / "mae.pth")
-    load_pretrained(model)
+    model = tiny_model()
+    start(model, tmp_path / "mae.pth")
     assert_holds(model, file)
 
 
@@ -249,16 +252,16 @@ def test_what_maes_training_script_saves_beside_the_model_does_no_harm(tmp_path)
         "epoch": 799,
     }
     torch.save(content, tmp_path / "mae.pth")
-    model = tiny_model(tmp_path / "mae.pth")
-    load_pretrained(model)
+    model = tiny_model()
+    start(model, tmp_path / "mae.pth")
     assert_holds(model, content["model"])
 
 
 def test_position_tables_are_resized_to_the_modules_grid_and_stay_frozen(tmp_path):
     file = tiny_file()
     torch.save({"model": file}, tmp_path / "mae.pth")
-    model = tiny_model(tmp_path / "mae.pth", img_size=64)
-    load_pretrained(model)
+    model = tiny_model(img_size=64)
+    start(model, tmp_path / "mae.pth")
     for table, name in (
         (model["encoder"].pos_embed, "pos_embed"),
         (model["decoder"].decoder_pos_embed, "decoder_pos_embed"),
@@ -274,7 +277,7 @@ def test_a_file_is_read_once_and_the_log_says_what_became_of_its_tensors(
     read, original = [], torch.load
     monkeypatch.setattr(torch, "load", lambda f, **kw: read.append(f) or original(f, **kw))
     with caplog.at_level(logging.INFO, logger="mimdet"):
-        load_pretrained(tiny_model(tmp_path / "mae.pth", img_size=64, fill="conv"))
+        start(tiny_model(img_size=64, fill="conv"), tmp_path / "mae.pth")
     assert read == [str(tmp_path / "mae.pth")]
     encoder, decoder = caplog.messages
     # two blocks of 12, norm and table; stem: four stages of three and the last convolution
@@ -286,10 +289,10 @@ def test_a_file_is_read_once_and_the_log_says_what_became_of_its_tensors(
     assert ": 17 tensors loaded (decoder_pos_embed resized); 2 (conv_feat_proj.weight, " in decoder
 
 
-def test_modules_without_a_path_are_left_alone():
-    model = tiny_model(None)
+def test_parts_without_a_path_are_left_alone():
+    model = tiny_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    load_pretrained(model)
+    start(model, None)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
@@ -297,9 +300,9 @@ def test_modules_without_a_path_are_left_alone():
 def test_decoder_from_scratch_leaves_the_decoder_and_loads_the_encoder(tmp_path, decoder_in_file):
     file = tiny_file(decoder=decoder_in_file)
     torch.save({"model": file}, tmp_path / "mae.pth")
-    model = tiny_model(tmp_path / "mae.pth")
+    model = tiny_model()
     before = {name: value.clone() for name, value in model["decoder"].state_dict().items()}
-    load_pretrained(model, decoder_from_scratch=True)
+    start(model, tmp_path / "mae.pth", from_scratch=True)
     after = model["decoder"].state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert torch.equal(model["encoder"].norm.weight, file["norm.weight"])
@@ -311,37 +314,37 @@ def test_decoder_from_scratch_leaves_the_decoder_and_loads_the_encoder(tmp_path,
 def test_an_encoder_only_file_needs_decoder_from_scratch(tmp_path):
     torch.save({"model": tiny_file(decoder=False)}, tmp_path / "mae.pth")
     with pytest.raises(
-        ValueError, match=r"encoder-only .* mae_checkpoint.decoder_from_scratch=True"
+        ValueError, match=r"encoder-only .* train.starting_weights.1.from_scratch=True"
     ):
-        load_pretrained(tiny_model(tmp_path / "mae.pth"))
+        start(tiny_model(), tmp_path / "mae.pth")
 
 
 def test_a_file_of_another_width_is_refused_with_both_shapes(tmp_path):
     torch.save({"model": tiny_file(width=48)}, tmp_path / "mae.pth")
     message = r"mae.pth does not fit encoder .*has shape \(1, 5, 48\) in the file and \(1, 5, 32\)"
     with pytest.raises(ValueError, match=message):
-        load_pretrained(tiny_model(tmp_path / "mae.pth"))
+        start(tiny_model(), tmp_path / "mae.pth")
 
 
 def test_a_file_of_another_width_and_grid_is_refused_with_both_widths(tmp_path):
     torch.save({"model": tiny_file(width=48)}, tmp_path / "mae.pth")
     with pytest.raises(
-        ValueError, match=r"\(1, 17, 48\) in the file and \(1, 17, 32\) in the model"
+        ValueError, match=r"\(1, 5, 48\) in the file and \(1, 17, 32\) in the model"
     ):
-        load_pretrained(tiny_model(tmp_path / "mae.pth", img_size=64))
+        start(tiny_model(img_size=64), tmp_path / "mae.pth")
 
 
 def test_a_deeper_encoder_is_refused(tmp_path):
     torch.save({"model": tiny_file(depth=3)}, tmp_path / "mae.pth")
     message = r"encoder blocks that the model lacks \(12 \(blocks.2.attn.proj.bias, "
     with pytest.raises(ValueError, match=message):
-        load_pretrained(tiny_model(tmp_path / "mae.pth"))
+        start(tiny_model(), tmp_path / "mae.pth")
 
 
 def test_a_shallower_encoder_is_refused(tmp_path):
     torch.save({"model": tiny_file(depth=1)}, tmp_path / "mae.pth")
     with pytest.raises(ValueError, match=r"the file lacks 12 \(blocks.1.norm1.weight, "):
-        load_pretrained(tiny_model(tmp_path / "mae.pth"))
+        start(tiny_model(), tmp_path / "mae.pth")
 
 
 def test_a_file_without_the_mask_token_is_refused_for_a_decoder_that_uses_it(tmp_path):
@@ -349,15 +352,15 @@ def test_a_file_without_the_mask_token_is_refused_for_a_decoder_that_uses_it(tmp
     del file["mask_token"]
     torch.save({"model": file}, tmp_path / "mae.pth")
     with pytest.raises(ValueError, match=r"decoder .*the file lacks 1 \(mask_token\)"):
-        load_pretrained(tiny_model(tmp_path / "mae.pth"))
-    load_pretrained(tiny_model(tmp_path / "mae.pth", fill="conv"))
+        start(tiny_model(), tmp_path / "mae.pth")
+    start(tiny_model(fill="conv"), tmp_path / "mae.pth")
 
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"no checkpoint .*none.pth \(mae_checkpoint.path\)"
+        FileNotFoundError, match=r"no checkpoint .*none.pth \(train.starting_weights.0.path\)"
     ):
-        load_pretrained(tiny_model(tmp_path / "none.pth"))
+        start(tiny_model(), tmp_path / "none.pth")
 
 
 @pytest.mark.parametrize(
@@ -413,7 +416,7 @@ def test_code_in_a_checkpoint_is_not_executed(tmp_path, save):
     with pytest.raises(
         ValueError, match="mae.pth must be a torch checkpoint .* could execute code"
     ):
-        load_pretrained(tiny_model(path))
+        start(tiny_model(), path)
     assert not marker.exists()
     torch.load(path, weights_only=False) if save is torch.save else pickle.loads(path.read_bytes())
     assert marker.exists()  # the file would have done it

@@ -5,25 +5,45 @@ import logging
 import pytest
 import torch
 from golden_models import fill
+from torch import nn
 
 from mimdet.checkpoint.convert.beit import fit_beit
-from mimdet.checkpoint.start import load_pretrained
+from mimdet.checkpoint.start import StartingWeights, load_starting_weights
 from mimdet.layers.pos_embed import interpolate_pos_embed
-from mimdet.modeling.backbone.benchmarking import BenchmarkingViTDet
+from mimdet.modeling.backbone.benchmarking import BenchmarkingViTDet, own_tables
 from mimdet.modeling.backbone.vitae import PlainViTAE
 from mimdet.modeling.backbone.vitdet import ViT
 
 _DIM, _DEPTH, _HEADS = 32, 4, 2
 
 
-def benchmarking(path=None, **arguments) -> BenchmarkingViTDet:
+# what the configs of these backbones say
+OPTIONS = {
+    BenchmarkingViTDet: dict(
+        allow_missing=["ms_adaptor.*", "*_rel_pos_bias.*", "blocks.*.gamma_[12]"]
+    ),
+    ViT: dict(allow_missing=["*.attn.rel_pos_[hw]", "*.residual.*"]),
+    PlainViTAE: dict(allow_missing=["*.attn.rel_pos_[hw]", "*.PCM.*"]),
+}
+
+
+def start(model: nn.Module, file: dict[str, torch.Tensor], folder, **options) -> None:
+    """Start a backbone from a file with these tensors."""
+    torch.save({"model": file}, folder / "file.pth")
+    if isinstance(model, BenchmarkingViTDet):
+        options = dict(grid=model.grid_size) | options
+    entry = StartingWeights(str(folder / "file.pth"), to="", **OPTIONS[type(model)] | options)
+    load_starting_weights(model, [entry])
+
+
+def benchmarking(**arguments) -> BenchmarkingViTDet:
     """Four blocks of 32 channels, 4x6 tokens in windows of 2x2."""
     arguments = dict(img_size=(64, 96), embed_dim=_DIM, depth=_DEPTH, num_heads=_HEADS) | arguments
     torch.manual_seed(1)
-    return BenchmarkingViTDet(2, pretrained=str(path) if path else None, **arguments)
+    return BenchmarkingViTDet(2, **arguments)
 
 
-def vit(path=None, cls: type[ViT] = ViT, **arguments) -> ViT:
+def vit(cls: type[ViT] = ViT, **arguments) -> ViT:
     if cls is ViT:
         arguments = dict(residual_block_indexes=[1]) | arguments
     arguments = dict(use_rel_pos=True, pretrain_img_size=32) | arguments
@@ -35,15 +55,14 @@ def vit(path=None, cls: type[ViT] = ViT, **arguments) -> ViT:
         num_heads=_HEADS,
         window_size=2,
         window_block_indexes=[0, 1, 2],
-        pretrained=str(path) if path else None,
         **arguments,
     )
 
 
-def vitae(path=None) -> PlainViTAE:
+def vitae() -> PlainViTAE:
     """ViTAE-B as its release has it: a position table for the detector's map, without a slot."""
     options = dict(pretrain_img_size=64, pretrain_use_cls_token=False)
-    return vit(path, PlainViTAE, pcm_groups=8, **options)
+    return vit(PlainViTAE, pcm_groups=8, **options)
 
 
 def mae_file(**changes) -> dict[str, torch.Tensor]:
@@ -69,11 +88,6 @@ def beit_file() -> dict[str, torch.Tensor]:
     }
 
 
-def saved(file: dict[str, torch.Tensor], folder):
-    torch.save({"model": file}, folder / "file.pth")
-    return folder / "file.pth"
-
-
 # --- MAE ------------------------------------------------------------------------------------------
 
 
@@ -81,10 +95,10 @@ def saved(file: dict[str, torch.Tensor], folder):
 def test_blocks_and_patches_come_from_the_file_and_what_is_new_stays(
     tmp_path, make, unused, caplog
 ):
-    file, model = mae_file(), make(saved(mae_file(), tmp_path))
+    file, model = mae_file(), make()
     initial = {name: v.clone() for name, v in model.state_dict().items() if name not in file}
     with caplog.at_level(logging.INFO, logger="mimdet"):
-        load_pretrained(model)
+        start(model, file, tmp_path)
     for name, value in model.state_dict().items():
         if name in initial:
             assert torch.equal(value, initial[name]), name
@@ -94,8 +108,8 @@ def test_blocks_and_patches_come_from_the_file_and_what_is_new_stays(
 
 
 def test_the_table_is_resized_to_a_map_that_is_not_square_and_loses_the_class_slot(tmp_path):
-    model = benchmarking(saved(mae_file(), tmp_path))
-    load_pretrained(model)
+    model = benchmarking()
+    start(model, mae_file(), tmp_path)
     assert torch.equal(
         model.pos_embed, interpolate_pos_embed(mae_file()["pos_embed"], (4, 6))[:, 1:]
     )
@@ -104,30 +118,30 @@ def test_the_table_is_resized_to_a_map_that_is_not_square_and_loses_the_class_sl
 
 @pytest.mark.parametrize("choice", ["sincos_pos_embed", "zero_pos_embed"])
 def test_a_table_of_its_own_is_kept(tmp_path, choice):
-    model = benchmarking(saved(mae_file(), tmp_path), **{choice: True})
+    model = benchmarking(**{choice: True})
     table = model.pos_embed.detach().clone()
-    load_pretrained(model)
+    start(model, mae_file(), tmp_path, leave=own_tables(**{choice: True}))
     assert torch.equal(model.pos_embed, table)
     assert torch.equal(model.blocks[3].mlp.fc1.bias, mae_file()["blocks.3.mlp.fc1.bias"])
 
 
 def test_vitdet_takes_the_table_with_its_class_slot_as_it_is(tmp_path):
-    model = vit(saved(mae_file(), tmp_path))
-    load_pretrained(model)
+    model = vit()
+    start(model, mae_file(), tmp_path)
     assert torch.equal(model.pos_embed, mae_file()["pos_embed"])
 
 
 def test_vitaes_table_is_resized_to_its_map_and_loses_the_class_slot(tmp_path):
-    model = vitae(saved(mae_file(), tmp_path))
-    load_pretrained(model)
+    model = vitae()
+    start(model, mae_file(), tmp_path)
     expected = interpolate_pos_embed(mae_file()["pos_embed"], (4, 4))[:, 1:]
     assert torch.equal(model.pos_embed, expected)
 
 
 def test_a_table_without_a_class_slot_is_resized_too(tmp_path):
     table = torch.randn(1, 9, _DIM, generator=torch.Generator().manual_seed(0))
-    model = benchmarking(saved(mae_file(pos_embed=table), tmp_path))
-    load_pretrained(model)
+    model = benchmarking()
+    start(model, mae_file(pos_embed=table), tmp_path)
     expected = interpolate_pos_embed(table, (4, 6), num_extra_tokens=0)
     assert torch.equal(model.pos_embed, expected)
 
@@ -139,7 +153,7 @@ def test_a_file_of_another_width_is_refused_with_both_shapes(tmp_path, make):
         r"blocks.1.mlp.fc1.weight has shape \(96, 24\) in the file and \(128, 32\) in the model"
     )
     with pytest.raises(ValueError, match=message):
-        load_pretrained(make(saved(file, tmp_path)))
+        start(make(), file, tmp_path)
 
 
 @pytest.mark.parametrize("make", [benchmarking, vit, vitae])
@@ -147,14 +161,14 @@ def test_a_file_of_another_patch_size_is_refused_with_both_shapes(tmp_path, make
     file = mae_file() | {"patch_embed.proj.weight": torch.zeros(_DIM, 3, 14, 14)}
     message = r"proj.weight has shape \(32, 3, 14, 14\) in the file and \(32, 3, 16, 16\)"
     with pytest.raises(ValueError, match=message):
-        load_pretrained(make(saved(file, tmp_path)))
+        start(make(), file, tmp_path)
 
 
 @pytest.mark.parametrize("options", [{}, {"use_abs_pos": False}])
 def test_a_deeper_file_is_refused_also_without_a_table(tmp_path, options):
     file = mae_file() | {"blocks.4.norm1.weight": torch.ones(_DIM)}
     with pytest.raises(ValueError, match=r"encoder blocks that the model lacks \(1 \(blocks.4"):
-        load_pretrained(vit(saved(file, tmp_path), **options))
+        start(vit(**options), file, tmp_path)
 
 
 # --- BEiT -----------------------------------------------------------------------------------------
@@ -162,8 +176,8 @@ def test_a_deeper_file_is_refused_also_without_a_table(tmp_path, options):
 
 def test_benchmarking_as_beit_takes_all_of_beits_blocks(tmp_path):
     file = beit_file()
-    model = benchmarking(saved(file, tmp_path), init_values=0.5, beit_qkv_bias=True)
-    load_pretrained(model)
+    model = benchmarking(init_values=0.5, beit_qkv_bias=True)
+    start(model, file, tmp_path)
     for name, value in model.state_dict().items():
         if name.startswith(("blocks.", "patch_embed.")):
             assert torch.equal(value, file[name]), name
@@ -171,8 +185,8 @@ def test_benchmarking_as_beit_takes_all_of_beits_blocks(tmp_path):
 
 def test_beits_table_becomes_that_of_windows_and_that_of_the_map(tmp_path):
     file = beit_file()
-    model = benchmarking(saved(file, tmp_path), init_values=0.5, beit_qkv_bias=True)
-    load_pretrained(model)
+    model = benchmarking(init_values=0.5, beit_qkv_bias=True)
+    start(model, file, tmp_path)
     table = file["rel_pos_bias.relative_position_bias_table"]
     # windows of 2x2 have the differences of the file's 2x2 tokens
     assert torch.equal(model.windowed_rel_pos_bias.relative_position_bias_table, table[:9])
@@ -185,15 +199,14 @@ def test_beits_table_becomes_that_of_windows_and_that_of_the_map(tmp_path):
 
 def test_layer_scale_and_parted_biases_are_folded_in_where_the_model_lacks_them(tmp_path):
     x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    path, outputs = saved(beit_file(), tmp_path), []
+    outputs = []
     for as_beit in (True, False):
         model = benchmarking(
-            path,
             init_values=0.5 if as_beit else None,
             beit_qkv_bias=as_beit,
             sincos_pos_embed=True,
         )
-        load_pretrained(model)
+        start(model, beit_file(), tmp_path)
         outputs.append(model.eval()(x))
     for name in ("s2", "s3"):  # those whose adaptors have no weights
         torch.testing.assert_close(outputs[0][name], outputs[1][name], msg=name)
@@ -201,9 +214,9 @@ def test_layer_scale_and_parted_biases_are_folded_in_where_the_model_lacks_them(
 
 @pytest.mark.parametrize("make", [vit, vitae])
 def test_a_vit_with_positions_of_its_own_takes_beits_blocks(tmp_path, make):
-    file, model = beit_file(), make(saved(beit_file(), tmp_path))
+    file, model = beit_file(), make()
     table = model.pos_embed.detach().clone()
-    load_pretrained(model)
+    start(model, file, tmp_path)
     assert torch.equal(model.pos_embed, table)
     assert torch.equal(model.blocks[0].attn.qkv.weight, file["blocks.0.attn.qkv.weight"])
     q_bias, k_bias, v_bias = model.blocks[2].attn.qkv.bias.chunk(3)
@@ -215,13 +228,13 @@ def test_a_vit_with_positions_of_its_own_takes_beits_blocks(tmp_path, make):
 
 def test_a_mae_file_for_a_model_as_beit_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"the file lacks 8 \(blocks.0.attn.q_bias, "):
-        load_pretrained(benchmarking(saved(mae_file(), tmp_path), beit_qkv_bias=True))
+        start(benchmarking(beit_qkv_bias=True), mae_file(), tmp_path)
 
 
 def test_a_beit_file_with_a_table_in_each_block_is_refused(tmp_path):
     file = beit_file() | {"blocks.0.attn.relative_position_bias_table": torch.zeros(12, _HEADS)}
     with pytest.raises(ValueError, match="file.pth does not fit .*use the pretraining file"):
-        load_pretrained(benchmarking(saved(file, tmp_path)))
+        start(benchmarking(), file, tmp_path)
 
 
 def test_a_beit_table_that_is_not_square_is_refused():

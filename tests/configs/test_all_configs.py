@@ -69,6 +69,18 @@ def test_detector_has_the_number_of_parameters_that_the_head_says(path):
 
 
 @parametrize(SYSTEMS)
+def test_mae_checkpoint_starts_parts_that_the_model_has(path):
+    cfg = LazyConfig.load(str(path))
+    entries = cfg.train.get("starting_weights", [])
+    assert bool(entries) == ("mae_checkpoint" in cfg)
+    if entries:
+        cfg.mae_checkpoint.path = "MAE.pth"
+        assert {entry.path for entry in entries} == {"MAE.pth"}
+        parts = dict(build_on_meta(cfg).named_modules())
+        assert {entry.to for entry in entries} <= parts.keys()
+
+
+@parametrize(SYSTEMS)
 def test_head_names_the_paper_and_gives_commands_with_paths_that_exist(path):
     head = head_of(path)
     assert re.search(r"arXiv \d{4}\.\d{5}", head)

@@ -13,12 +13,13 @@ from config_files import (
     state_dict_rows,
 )
 from golden_models import load, names_sha256
+from toy_runs import start_from_files
 
 import detectron2.data.transforms as T
 from detectron2.config import instantiate
 from detectron2.solver import LRMultiplier
-from mimdet.checkpoint.start import load_pretrained
 from mimdet.checkpoint.strict import StrictCheckpointer
+from mimdet.config import apply_overrides
 
 # epochs -> box AP, mask AP
 PUBLISHED = {25: (48.0, 43.0), 50: (50.2, 44.9), 100: (50.4, 44.9)}
@@ -131,9 +132,18 @@ def test_results_are_led_back_by_one_factor_and_the_backbone_is_fixed_to_the_squ
 
 def test_the_mae_file_comes_from_mae_checkpoint_path_and_is_none_by_default():
     cfg = load_stem(stem(100))
-    assert cfg.model.backbone.bottom_up.pretrained is None
+    assert cfg.train.starting_weights[0].path is None
     cfg.mae_checkpoint.path = "some.pth"
-    assert cfg.model.backbone.bottom_up.pretrained == "some.pth"
+    assert cfg.train.starting_weights[0].path == "some.pth"
+
+
+@pytest.mark.parametrize("table", ["sincos_pos_embed", "zero_pos_embed", None])
+def test_the_files_position_table_is_taken_where_the_model_has_none_of_its_own(table):
+    own_tables = ("sincos_pos_embed", "zero_pos_embed")
+    chosen = [f"model.backbone.bottom_up.{name}={name == table}" for name in own_tables]
+    cfg = apply_overrides(load_stem(stem(100)), chosen)
+    expected = ["pos_embed"] if table else []
+    assert instantiate(cfg.train.starting_weights[0]).leave == expected
 
 
 def test_a_finished_model_loads_and_a_new_one_is_refused_where_the_mae_file_is_gone(tmp_path):
@@ -143,7 +153,7 @@ def test_a_finished_model_loads_and_a_new_one_is_refused_where_the_mae_file_is_g
     StrictCheckpointer(model, str(tmp_path)).save("model")
     StrictCheckpointer(instantiate(cfg.model)).load(str(tmp_path / "model.pth"))
     with pytest.raises(FileNotFoundError, match="gone.pth"):
-        load_pretrained(model)
+        start_from_files(cfg, model)
 
 
 def test_a_checkpoint_of_another_image_size_is_refused_with_both_shapes(tmp_path):

@@ -16,12 +16,12 @@ from config_files import (
 )
 from golden_models import load
 from mmdet_weights import arrays, batch_of, cases, filled, normals
+from toy_runs import start_from_files
 
 import detectron2.data.transforms as T
 from detectron2.config import instantiate
 from mimdet.checkpoint.convert.vitdet_mmdet import to_native
 from mimdet.checkpoint.convert_file import convert_file
-from mimdet.checkpoint.start import load_pretrained
 from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.config import apply_overrides
 from mimdet.layers.pos_embed import interpolate_pos_embed
@@ -218,7 +218,7 @@ def test_mae_weights_start_the_blocks_and_leave_what_is_new(tmp_path, caplog):
     torch.save({"model": file}, tmp_path / "m.pth")
     before = {name: own[name].clone() for name in new}
     with caplog.at_level("INFO", logger="mimdet"):
-        load_pretrained(model)
+        start_from_files(cfg, model)
     after = model.backbone.net.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     for name in shapes.keys() & own.keys() - {"pos_embed"}:

@@ -7,10 +7,9 @@ import pytest
 import torch
 from golden_models import load
 from pretraining_models import dyadic, imagenet, images, tiny_fastmim, tiny_mae
-from toy_runs import REPOSITORY, command, metrics, started, train_net
+from toy_runs import REPOSITORY, command, metrics, start_from_files, started, train_net
 
 from detectron2.config import LazyConfig, instantiate
-from mimdet.checkpoint.start import load_pretrained
 from mimdet.config import apply_overrides
 
 CASES = load("pretraining/fastmim_tiny.json.gz")
@@ -113,16 +112,17 @@ def test_an_interrupted_run_ends_with_the_same_weights(pretrained, tmp_path):
     assert not torch.equal(ema[0]["norm.weight"], expected["norm.weight"])
 
 
-def toy_detector(*overrides: str):
+def started_detector(*overrides: str):
     cfg = apply_overrides(LazyConfig.load(DETECTOR), list(overrides))
-    return instantiate(cfg.model)
+    model = instantiate(cfg.model)
+    start_from_files(cfg, model)
+    return model
 
 
 def test_the_file_of_a_run_starts_encoder_and_decoder_of_mimdet(pretrained, caplog):
     path = pretrained / "model_final.pth"
-    model = toy_detector(f"mae_checkpoint.path={path}")
     with caplog.at_level("INFO"):
-        load_pretrained(model)
+        model = started_detector(f"mae_checkpoint.path={path}")
     mae, bottom_up = weights_of(pretrained), model.backbone.bottom_up
     taken = {**bottom_up.encoder.state_dict(), **bottom_up.decoder.state_dict()}
     new = {n for n in taken if not (n in mae and torch.equal(taken[n], mae[n]))}
@@ -135,9 +135,8 @@ def test_the_file_of_a_run_starts_encoder_and_decoder_of_mimdet(pretrained, capl
 def test_the_file_of_another_architecture_is_refused(pretrained):
     path = pretrained / "model_final.pth"
     wider = "model.backbone.bottom_up.encoder.embed_dim=192"
-    model = toy_detector(f"mae_checkpoint.path={path}", wider)
     with pytest.raises(ValueError, match="does not fit .* is of another model size"):
-        load_pretrained(model)
+        started_detector(f"mae_checkpoint.path={path}", wider)
 
 
 def test_fastmim_runs_through_the_same_script(tmp_path):

@@ -9,6 +9,7 @@ from torch import nn
 
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from mimdet.checkpoint.start import StartingWeights
 from mimdet.modeling.backbone.vitdet import SimpleFeaturePyramid
 
 
@@ -32,7 +33,6 @@ def vit_base(vit, **arguments):
         residual_block_indexes=[],
         residual_block_type="bottleneck",
         use_act_checkpoint=False,
-        pretrained="${mae_checkpoint.path}",
     )
     return L(vit)(**{**defaults, **arguments})
 
@@ -49,3 +49,14 @@ def vit_pyramid(net, **arguments):
         square_pad=1024,
         **arguments,
     )
+
+
+def mae_start(*new):
+    """What the ViT takes from a MAE file; `new` are patterns of further names that MAE lacks."""
+    return [
+        L(StartingWeights)(
+            path="${mae_checkpoint.path}",
+            to="backbone.net",
+            allow_missing=["*.attn.rel_pos_[hw]", "*.residual.*", *new],
+        )
+    ]

@@ -6,7 +6,7 @@ blocks, stands for the table of absolute ones. A module has each of these things
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ def is_beit(state_dict: Mapping[str, Tensor]) -> bool:
 def fit_beit(
     beit: Mapping[str, Tensor],
     module: Mapping[str, Tensor],
-    grid_size: tuple[int, int] | None = None,
+    grid: Sequence[int] | None = None,
 ) -> dict[str, Tensor]:
     """Give a BEiT file the layout of `module`.
 
@@ -36,10 +36,11 @@ def fit_beit(
     Args:
         beit: state dict of the file, prefixes stripped.
         module: the module's own state dict, for names and shapes.
-        grid_size: (h, w) of the module's token map, if it has tables of relative positions.
+        grid: (h, w) of the module's token map; by default it is square. It is needed for tables of
+            relative positions.
 
     Returns:
-        A state dict for `mimdet.checkpoint.convert.mae.match_mae`.
+        A state dict for `mimdet.checkpoint.convert.match.match`.
 
     Raises:
         ValueError: if every block of the file has a table of its own, as fine-tuned files have it,
@@ -57,7 +58,7 @@ def fit_beit(
             "BEiT's fine-tuned files have; use the pretraining file, which has one for all"
         )
     if _TABLE in fitted and "global_rel_pos_bias.relative_position_bias_table" in module:
-        _resize_tables(fitted, module, grid_size)
+        _resize_tables(fitted, module, grid)
     for block in sorted(name.removesuffix("attn.q_bias") for name in beit if "q_bias" in name):
         if f"{block}attn.q_bias" not in module:
             q_bias, v_bias = (fitted.pop(f"{block}attn.{x}_bias") for x in "qv")
@@ -70,7 +71,7 @@ def fit_beit(
 
 
 def _resize_tables(
-    fitted: dict[str, Tensor], module: Mapping[str, Tensor], grid_size: tuple[int, int]
+    fitted: dict[str, Tensor], module: Mapping[str, Tensor], grid: Sequence[int] | None
 ) -> None:
     """Put the table, as an image, in the sizes of windows and of the whole map."""
     table = fitted.pop(_TABLE)[:-3]  # the last rows belong to the class token
@@ -81,14 +82,11 @@ def _resize_tables(
             f"{table.shape[0]} and three"
         )
     image = table.float().T.unflatten(1, (side, side))  # (N, 2 h - 1, 2 w - 1)
-    window_rows = module["windowed_rel_pos_bias.relative_position_bias_table"].shape[0]
-    windowed = math.isqrt(window_rows), math.isqrt(window_rows)
-    for name, size in (
-        ("windowed", windowed),
-        ("global", tuple(2 * length - 1 for length in grid_size)),
-    ):
-        resized = interpolate_rel_pos_bias(image, size)
-        fitted[f"{name}_rel_pos_bias.relative_position_bias_table"] = resized.flatten(1).T
+    for kind, map_size in (("windowed", None), ("global", grid)):
+        name = f"{kind}_rel_pos_bias.relative_position_bias_table"
+        rows = math.isqrt(module[name].shape[0])
+        size = tuple(2 * length - 1 for length in map_size) if map_size else (rows, rows)
+        fitted[name] = interpolate_rel_pos_bias(image, size).flatten(1).T
 
 
 def _multiply(fitted: dict[str, Tensor], linear: str, factor: Tensor) -> None:

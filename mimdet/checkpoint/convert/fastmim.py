@@ -48,12 +48,17 @@ _DECODER = ("mask_token", "decoder_")
 
 def is_fastmim(state_dict: Mapping[str, Tensor]) -> bool:
     """Whether the names are those of a pretraining file or a classifier of the release."""
-    bare = {name.removeprefix("encoder.") for name in state_dict}
-    if "layers.0.downsample.reduction.weight" in bare or "patch_embed1.proj.weight" in bare:
+    if has_older_names(state_dict):
         return True
     is_classifier = bool({"_fc.weight", "fc_norm.weight"} & state_dict.keys())
     is_bare = bool({"stem_conv1.weight", "blocks.0.attn.qkv.weight"} & state_dict.keys())
     return is_bare and (is_classifier or has_pixel_mask_token(state_dict))
+
+
+def has_older_names(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether this is a Swin or a PVTv2 of the release, whose names timm has changed since."""
+    bare = {name.removeprefix("encoder.") for name in state_dict}
+    return bool({"layers.0.downsample.reduction.weight", "patch_embed1.proj.weight"} & bare)
 
 
 def has_pixel_mask_token(state_dict: Mapping[str, Tensor]) -> bool:

@@ -77,8 +77,6 @@ class BenchmarkingViTDet(Backbone):
             an image by itself.
         window_size: side of a window in tokens; it must divide both sides of the token map.
         with_cp: `checkpointing`.
-        pretrained: path of the MAE or BEiT file to start from. The module only records it;
-            `mimdet.checkpoint.start.load_pretrained` reads the file.
         stop_grad_conv1: freeze the projection of the patches.
         sincos_pos_embed: start from the sine-cosine table of the whole map and leave the table of
             the file aside, as the released models do. Without it, and with a MAE file, the start is
@@ -115,7 +113,6 @@ class BenchmarkingViTDet(Backbone):
         *,
         window_size: int,
         with_cp: bool = False,
-        pretrained: str | None = None,
         stop_grad_conv1: bool = False,
         sincos_pos_embed: bool = False,
         zero_pos_embed: bool = False,
@@ -131,9 +128,6 @@ class BenchmarkingViTDet(Backbone):
         self._check_sizes(patch_size, window_size, depth)
         self.window_size = window_size
         self.checkpointing = with_cp
-        self.pretrained = pretrained
-        # What `load_pretrained` leaves as it is, even though the file has it.
-        self.pretrained_ignores = ("pos_embed",) if sincos_pos_embed or zero_pos_embed else ()
 
         self.patch_embed = PatchEmbed(self.img_size, patch_size, in_chans, embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, math.prod(self.grid_size), embed_dim))
@@ -269,6 +263,16 @@ class BenchmarkingViTDet(Backbone):
         """The inverse of `_windows`."""
         windows = windows.unflatten(1, (self.window_size, self.window_size))
         return window_unpartition(windows, self.grid_size, self.grid_size).flatten(1, 2)
+
+
+def own_tables(sincos_pos_embed: bool = False, zero_pos_embed: bool = False) -> list[str]:
+    """Names of a `BenchmarkingViTDet` that starting weights leave alone (`StartingWeights.leave`).
+
+    Args:
+        sincos_pos_embed: that of the model.
+        zero_pos_embed: that of the model.
+    """
+    return ["pos_embed"] if sincos_pos_embed or zero_pos_embed else []
 
 
 def _upsample(channels: int) -> nn.ConvTranspose2d:

@@ -38,7 +38,6 @@ class CMT(Backbone):
         out_features: which of ``c2..c5`` to return.
         final_norm: normalise the last map, as pretraining does.
         checkpointing: recompute the activations of a block in the backward pass.
-        pretrained: checkpoint to start from; read by `mimdet.checkpoint.start.load_pretrained`.
 
     Raises:
         ValueError: if `img_size` is not a multiple of 32, or an output is unknown.
@@ -60,7 +59,6 @@ class CMT(Backbone):
         out_features: Sequence[str] = ("c2", "c3", "c4", "c5"),
         final_norm: bool = False,
         checkpointing: bool = False,
-        pretrained: str | None = None,
     ):
         super().__init__()
         names = [f"c{k + 2}" for k in range(4)]
@@ -70,7 +68,6 @@ class CMT(Backbone):
             raise ValueError(f"out_features of CMT must be among {names}, got {sorted(unknown)}")
         self.sr_ratios = tuple(sr_ratios)
         self.checkpointing = checkpointing
-        self.pretrained = pretrained
         self._out_features = list(out_features)
         self._out_feature_channels = dict(zip(names, embed_dims, strict=True))
         self._out_feature_strides = {name: 4 * 2**k for k, name in enumerate(names)}

@@ -120,8 +120,6 @@ class MIMDetEncoder(nn.Module):
             The tokens themselves have the stem's stride, 16, and the table is resized to their map.
         dpr: `drop_path_rate`.
         norm_layer: the released models use LayerNorm with eps 1e-5.
-        pretrained: path of the MAE file to start from. The module only records it;
-            `mimdet.checkpoint.start.load_pretrained` reads the file.
         checkpointing: recompute stem stages and blocks in the backward pass.
 
     `pos_embed` (1, 1 + grid, C) is frozen and has a class slot first that is never used: it is
@@ -139,11 +137,9 @@ class MIMDetEncoder(nn.Module):
         mlp_ratio: float = 4.0,
         dpr: float = 0.0,
         norm_layer: Callable[[int], nn.Module] = mae_layer_norm,
-        pretrained: str | None = None,
         checkpointing: bool = False,
     ):
         super().__init__()
-        self.pretrained = pretrained
         self.checkpointing = checkpointing
         self.patch_embed = ConvStem(in_chans, embed_dim, checkpointing=checkpointing)
         self.pos_embed = _frozen_pos_embed(embed_dim, img_size // patch_size)
@@ -251,8 +247,6 @@ class MIMDetDecoder(nn.Module):
         decoder_embed_dim: channels D of the decoder.
         depth: number of blocks; MAE files have 8, of which the first `depth` are used.
         dpr: probability with which a branch is dropped, the same in all blocks.
-        pretrained: path of the MAE file to start from, recorded for
-            `mimdet.checkpoint.start.load_pretrained`.
         fill: what stands for the tokens that the encoder did not see. "conv": a projection of
             the stem's stride-16 features at that place (release v1.2, 127.96M and 349.33M).
             "mask": MAE's learned mask token (release v1.0, 127.56M and 345.27M).
@@ -272,7 +266,6 @@ class MIMDetDecoder(nn.Module):
         mlp_ratio: float = 4.0,
         dpr: float = 0.0,
         norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
-        pretrained: str | None = None,
         checkpointing: bool = False,
         fill: str = "conv",
     ):
@@ -283,7 +276,6 @@ class MIMDetDecoder(nn.Module):
                 "(model.backbone.bottom_up.decoder.fill)"
             )
         self.fill = fill
-        self.pretrained = pretrained
         self.checkpointing = checkpointing
         self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
         if fill == "mask":

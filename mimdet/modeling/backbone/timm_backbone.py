@@ -20,7 +20,6 @@ class TimmBackbone(Backbone):
             model's own final norm, as in pretraining; ``"fresh"``: each one through a new
             LayerNorm ``norm_c2``, ..., as Swin's detectors have it.
         checkpointing: recompute the activations of a block in the backward pass.
-        pretrained: checkpoint to start from; read by `mimdet.checkpoint.start.load_pretrained`.
 
     Raises:
         ValueError: if the model cannot give intermediate maps, it has no map of the stride that an
@@ -33,7 +32,6 @@ class TimmBackbone(Backbone):
         out_features: Sequence[str] = ("c2", "c3", "c4", "c5"),
         norm: str = "",
         checkpointing: bool = False,
-        pretrained: str | None = None,
     ):
         super().__init__()
         if not hasattr(model, "prune_intermediate_layers"):
@@ -52,7 +50,6 @@ class TimmBackbone(Backbone):
                 f"{sorted(set(strides))}, gives the maps {sorted(infos)}, got out_features "
                 f"{sorted(unknown)} besides (backbone.bottom_up.out_features)"
             )
-        self.pretrained = pretrained
         self.final_norm = norm == "final"
         self._out_features = sorted(out_features, key=infos.get)  # the order of the model
         self._indices = [infos[name] for name in self._out_features]

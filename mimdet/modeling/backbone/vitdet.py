@@ -109,8 +109,6 @@ class ViT(Backbone):
         out_feature: name of the output.
         block_layer: called with the arguments of `ViTBlock`; makes the blocks.
         attn_impl: see `RelPosAttention`.
-        pretrained: path of the MAE file to start from. The module only records it;
-            `mimdet.checkpoint.start.load_pretrained` reads the file.
 
     Raises:
         ValueError: if an index names no block, blocks have windows without a size, or
@@ -148,7 +146,6 @@ class ViT(Backbone):
         residual_block_type: str = "bottleneck",
         block_layer: Callable[..., nn.Module] = ViTBlock,
         attn_impl: str = "auto",
-        pretrained: str | None = None,
     ):
         super().__init__()
         _check_blocks(depth, window_block_indexes, residual_block_indexes)
@@ -163,7 +160,6 @@ class ViT(Backbone):
                 f"got {residual_block_type!r}"
             )
         self.checkpointing = use_act_checkpoint
-        self.pretrained = pretrained
         self._out_features = [out_feature]
         self._out_feature_channels = {out_feature: embed_dim}
         self._out_feature_strides = {out_feature: patch_size}
