@@ -36,7 +36,13 @@ from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.command_line import mistakes_in_one_line, overrides_last
 from mimdet.config import PackedConfig, key_behind, load_config
 from mimdet.engine.follow_data import follow_data
-from mimdet.engine.hooks import EMA, GradientClipping, RepeatableRandomness, Throughput
+from mimdet.engine.hooks import (
+    EMA,
+    GradientClipping,
+    LossNormalizer,
+    RepeatableRandomness,
+    Throughput,
+)
 from mimdet.engine.preflight import preflight
 from mimdet.engine.trainer import build_trainer
 from mimdet.evaluation.results import InferenceTimer, save_results
@@ -101,6 +107,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
 
     ema_decay = OmegaConf.select(cfg, "train.ema.decay")
     ema = EMA(model, ema_decay) if ema_decay is not None else None
+    loss_normalizer = LossNormalizer(model)
     model = create_ddp_model(model, **cfg.train.ddp)
     trainer = build_trainer(
         model,
@@ -120,6 +127,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
             RepeatableRandomness(train_loader),
             GradientClipping(max_norm) if max_norm is not None else None,
             ema,
+            loss_normalizer,
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
             hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
             if comm.is_main_process()

@@ -103,29 +103,18 @@ def test_normaliser_starts_at_a_hundred_and_counts_an_empty_batch_as_one():
 
 
 @pytest.mark.lite
-def test_normaliser_survives_a_resume_through_a_file(tmp_path):
-    model, resumed = build(), build()
+def test_a_start_from_weights_alone_starts_with_a_hundred_and_warns_of_nothing(tmp_path, caplog):
+    model, started = build(), build()
     step(model)
-    DetectionCheckpointer(model, str(tmp_path)).save("model")
-    DetectionCheckpointer(resumed).load(str(tmp_path / "model.pth"))
-    assert resumed.loss_normalizer == model.loss_normalizer == pytest.approx(95.5)
-
-
-@pytest.mark.lite
-def test_normaliser_survives_inside_another_module():
-    model, resumed = build(), build()
-    step(model)
-    nn.Sequential(resumed).load_state_dict(nn.Sequential(model).state_dict())
-    assert resumed.loss_normalizer == model.loss_normalizer
-
-
-def test_normaliser_is_no_entry_of_the_state_dict_and_not_needed_by_it():
-    model = build()
-    plain = dict(model.state_dict())  # without the metadata that torch adds
-    model.loss_normalizer = 50.0
-    model.load_state_dict(plain)
-    assert model.loss_normalizer == 50
-    assert not any("normalizer" in name for name in plain)
+    assert model.loss_normalizer == pytest.approx(95.5)
+    state = model.state_dict()
+    assert not any("normalizer" in name for name in state)
+    # where earlier versions had it
+    state._metadata[""]["loss_normalizer"] = model.loss_normalizer
+    torch.save({"model": state}, tmp_path / "model.pth")
+    DetectionCheckpointer(started).load(str(tmp_path / "model.pth"))
+    assert started.loss_normalizer == 100
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
 
 
 # ---- labels and detections

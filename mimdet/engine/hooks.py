@@ -121,6 +121,34 @@ class EMA(HookBase):
         self._is_restored = True
 
 
+class LossNormalizer(HookBase):
+    """Keeps a detector's running loss normaliser in the trainer's state.
+
+    RetinaNet divides its losses by an average over past batches, which is no weight: fine-tuning
+    starts with the initial value, and a resumed run goes on with this hook's. In distributed
+    training every process has its own; all go on with that of the main process.
+
+    Args:
+        model: the model in training, without the wrapper of distributed training.
+    """
+
+    def __init__(self, model: nn.Module):
+        self._model = model
+
+    def state_dict(self) -> dict[str, float]:
+        """The value of each part of the model that has one, by the name of the part."""
+        return {
+            name: module.loss_normalizer
+            for name, module in self._model.named_modules()
+            if hasattr(module, "loss_normalizer")  # upstream's RetinaNet only after a batch
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, float]) -> None:
+        """Restore the values."""
+        for name, value in state_dict.items():
+            self._model.get_submodule(name).loss_normalizer = value
+
+
 class Throughput(HookBase):
     """Stores the images per second of all processes, as a scalar that the log shows.
 

@@ -9,7 +9,13 @@ import torch
 from torch import nn
 
 from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer
-from mimdet.engine.hooks import EMA, GradientClipping, RepeatableRandomness, Throughput
+from mimdet.engine.hooks import (
+    EMA,
+    GradientClipping,
+    LossNormalizer,
+    RepeatableRandomness,
+    Throughput,
+)
 
 
 class Noisy(nn.Module):
@@ -153,6 +159,38 @@ def test_the_average_goes_on_after_a_resume():
 def test_a_decay_out_of_range_is_refused(decay):
     with pytest.raises(ValueError, match=r"train.ema.decay must be in \(0, 1\), got"):
         EMA(Noisy(), decay)
+
+
+# --- The normaliser of losses ---------------------------------------------------------------------
+
+
+class Normalised(Noisy):
+    """Divides its loss by an average over past batches, as RetinaNet does."""
+
+    loss_normalizer = 100.0
+
+    def forward(self, batch) -> dict[str, torch.Tensor]:
+        self.loss_normalizer = 0.9 * self.loss_normalizer + 0.1
+        return super().forward(batch)
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, nn.Sequential])
+def test_a_resumed_run_goes_on_with_the_loss_normaliser_and_weights_alone_do_not(wrap):
+    model, other = wrap(Normalised()), wrap(Normalised())
+    first = trainer_of(LossNormalizer(model), model=model)
+    first.train(0, 2)
+    (value,) = first.state_dict()["hooks"]["LossNormalizer"].values()
+    assert value == pytest.approx(0.9 * (0.9 * 100 + 0.1) + 0.1)
+    other.load_state_dict(model.state_dict())
+    hook = LossNormalizer(other)
+    assert set(hook.state_dict().values()) == {100.0}
+    trainer_of(hook, model=other).load_state_dict(first.state_dict())
+    assert set(hook.state_dict().values()) == {value}
+
+
+def test_a_model_without_a_loss_normaliser_has_nothing_in_the_checkpoint():
+    model = Noisy()
+    assert "hooks" not in trainer_of(LossNormalizer(model), model=model).state_dict()
 
 
 # --- Speed ----------------------------------------------------------------------------------------

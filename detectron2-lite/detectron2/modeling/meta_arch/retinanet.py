@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from fvcore.nn import sigmoid_focal_loss
@@ -32,8 +31,8 @@ class RetinaNet(DenseDetector):
     """Classifies and refines every anchor; the focal loss keeps easy background from dominating.
 
     Both losses are divided by `loss_normalizer`, a moving average of the positive anchors per
-    batch. It is no entry of the state dict, whose names stay those of released checkpoints, but
-    travels in its metadata: a resumed training goes on with it, where the checkpoint has it.
+    batch. It belongs to a training and not to the weights: it is not in the state dict, and a
+    model that starts from weights alone starts with 100.
 
     Args:
         backbone: maps images to named feature maps.
@@ -107,13 +106,6 @@ class RetinaNet(DenseDetector):
         self.test_nms_thresh = test_nms_thresh
         self.max_detections_per_image = max_detections_per_image
         self.loss_normalizer = 100.0
-        self.register_state_dict_post_hook(_save_loss_normalizer)
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict, *args: Any
-    ) -> None:
-        self.loss_normalizer = float(local_metadata.get("loss_normalizer", self.loss_normalizer))
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def forward_training(
         self,
@@ -284,12 +276,6 @@ class RetinaNet(DenseDetector):
             scores=scores[keep],
             pred_classes=classes[keep],
         )
-
-
-def _save_loss_normalizer(
-    model: RetinaNet, state_dict: dict[str, Any], prefix: str, local_metadata: dict
-) -> None:
-    local_metadata["loss_normalizer"] = model.loss_normalizer
 
 
 class RetinaNetHead(nn.Module):
