@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from detectron2.checkpoint import DetectionCheckpointer
 from mimdet.checkpoint.convert import detect_source
 from mimdet.checkpoint.file import read_tensors
+from mimdet.layers.pos_embed import TablesOfAnyGrid
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +30,9 @@ class StrictCheckpointer(DetectionCheckpointer):
 
     Detectron2 only warns when a checkpoint and the model differ, so a wrong file silently leaves
     random weights. Here every parameter must find its counterpart, of the same shape, unless its
-    name matches a pattern of the allow-lists. Frozen position tables take over the grid of the
-    checkpoint: a table resized twice is another table. Other people's names are converted to ours
+    name matches a pattern of the allow-lists. Position tables that their module resizes in each
+    forward pass (`TablesOfAnyGrid`) take over the grid of the checkpoint: a table resized twice is
+    another table. Other people's names are converted to ours
     where `mimdet.checkpoint.convert.SOURCES` knows them.
 
     Args:
@@ -100,7 +102,7 @@ class StrictCheckpointer(DetectionCheckpointer):
             for name in common
             if tuple(state_dict[name].shape) != tuple(own[name].shape)
         ]
-        is_pretraining = "pos_embed" in state_dict or "cls_token" in state_dict
+        is_pretraining = not {"pos_embed", "cls_token"}.isdisjoint(state_dict.keys() - own.keys())
         _refuse_gaps(missing, unexpected, shapes, is_pretraining)
 
 
@@ -156,19 +158,21 @@ def _without_module(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
 def _other_grids(
     model: nn.Module, state_dict: Mapping[str, Tensor], kept: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Tables of the checkpoint for the frozen position tables that have another grid there."""
-    frozen = {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if name.endswith("pos_embed") and name in state_dict and not parameter.requires_grad
+    """Tables of the checkpoint for those of the model that may have any grid, and another one."""
+    own = {
+        f"{prefix}.{name}".removeprefix("."): module.get_parameter(name)
+        for prefix, module in model.named_modules()
+        if isinstance(module, TablesOfAnyGrid)
+        for name in module.tables_of_any_grid
     }
-    tables = {name: torch.as_tensor(state_dict[name]) for name in _unmatched(frozen, kept)}
+    found = _unmatched(own.keys() & state_dict.keys(), kept)
+    tables = {name: torch.as_tensor(state_dict[name]) for name in found}
     return {
-        name: table.to(frozen[name])
+        name: table.to(own[name])
         for name, table in tables.items()
-        if table.ndim == frozen[name].ndim == 3
-        and table.shape[2] == frozen[name].shape[2]
-        and table.shape[1] != frozen[name].shape[1]
+        if table.ndim == own[name].ndim == 3
+        and table.shape[2] == own[name].shape[2]
+        and table.shape[1] != own[name].shape[1]
     }
 
 

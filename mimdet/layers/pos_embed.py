@@ -3,6 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -104,6 +105,19 @@ def resized_tokens(pos_embed: Tensor, new_size: tuple[int, int]) -> Tensor:
         (1, H * W, D).
     """
     return interpolate_pos_embed(pos_embed, new_size)[:, 1:]
+
+
+class TablesOfAnyGrid:
+    """Declares which tables a module's `forward` brings to the grid of its input.
+
+    A base class of such modules. Only theirs can be replaced by a checkpoint's table of another
+    grid; in other modules that would be found out in the first forward pass.
+
+    Attributes:
+        tables_of_any_grid: names of the module's own parameters, (1, 1 + h * w, D) and frozen.
+    """
+
+    tables_of_any_grid: ClassVar[tuple[str, ...]] = ()
 
 
 class PosEmbedCache:

@@ -5,14 +5,21 @@ import logging
 import pytest
 import torch
 from golden_models import fill
+from timm import create_model
 from torch import nn
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.structures import ImageList
 from mimdet.checkpoint.convert import Source
 from mimdet.checkpoint.strict import StrictCheckpointer
-from mimdet.layers.pos_embed import get_2d_sincos_pos_embed
+from mimdet.modeling.backbone.benchmarking import BenchmarkingViTDet
 from mimdet.modeling.backbone.mimdet import MIMDetBackbone, MIMDetDecoder, MIMDetEncoder
+from mimdet.modeling.backbone.vitae import PlainViTAE
+from mimdet.modeling.backbone.vitdet import ViT
+from mimdet.modeling.classifier import ImageClassifier
+from mimdet.pretraining.fastmim import FastMIM
+from mimdet.pretraining.mae import MAE, ViTEncoder
+from mimdet.pretraining.targets import PixelTarget
 
 
 def two_layers(classes: int = 4) -> nn.ModuleDict:
@@ -261,14 +268,38 @@ def test_a_table_of_another_width_is_refused(tmp_path):
         StrictCheckpointer(detector()).load(path)
 
 
-def test_a_trainable_table_of_another_grid_is_refused(tmp_path):
-    def with_table(grid: int) -> nn.Module:
-        model = nn.Module()
-        model.pos_embed = nn.Parameter(get_2d_sincos_pos_embed(8, grid)[None])
-        return model
+_VIT = dict(embed_dim=32, depth=4, num_heads=4)
+_BLOCKS = dict(window_size=2, window_block_indexes=[0, 1, 2])
+# of every system one that is built for square images of a side, with a position table for them
+FIXED_GRIDS = {
+    "benchmarking": lambda side: BenchmarkingViTDet(2, img_size=side, **_VIT),
+    "benchmarking, frozen": lambda side: BenchmarkingViTDet(
+        2, img_size=side, freeze_pos_embed=True, **_VIT
+    ),
+    "vitdet": lambda side: ViT(img_size=64, pretrain_img_size=side, **_VIT, **_BLOCKS),
+    "vitae": lambda side: PlainViTAE(
+        img_size=64, pretrain_img_size=side, pcm_groups=8, **_VIT, **_BLOCKS
+    ),
+    "mae": lambda side: MAE(
+        img_size=side, decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2, **_VIT
+    ),
+    "fastmim": lambda side: FastMIM(
+        ViTEncoder(side, **_VIT), PixelTarget(16), 32, img_size=side, stride=16, decoder_depth=1
+    ),
+    "classifier": lambda side: ImageClassifier(
+        create_model("vit_base_patch16_224", img_size=side, **_VIT)
+    ),
+}
 
-    with pytest.raises(ValueError, match=r"pos_embed: \(1, 9, 8\) in the checkpoint, \(1, 4, 8\)"):
-        StrictCheckpointer(with_table(2)).load(saved(with_table(3), tmp_path))
+
+@pytest.mark.parametrize("system", FIXED_GRIDS)
+def test_a_table_of_another_grid_is_refused_where_the_grid_is_fixed(tmp_path, system):
+    model = FIXED_GRIDS[system](64)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"(?s)another shape:.*pos_embed: \(1, .*, 32\)") as error:
+        StrictCheckpointer(model).load(saved(FIXED_GRIDS[system](128), tmp_path))
+    assert "mae_checkpoint" not in str(error.value)  # the file is of this model, not of another
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_mae_file_as_init_checkpoint_gets_the_hint(tmp_path):

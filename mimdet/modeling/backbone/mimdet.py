@@ -25,7 +25,7 @@ from detectron2.structures import ImageList
 from mimdet.layers.block import Block, drop_path_rates, mae_layer_norm, run, run_all
 from mimdet.layers.init import init_transformer_weights
 from mimdet.layers.layout import map_to_tokens, token_index, tokens_to_map
-from mimdet.layers.pos_embed import PosEmbedCache, get_2d_sincos_pos_embed
+from mimdet.layers.pos_embed import PosEmbedCache, TablesOfAnyGrid, get_2d_sincos_pos_embed
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class EncoderOutput(NamedTuple):
     ids_keep: Tensor | None
 
 
-class MIMDetEncoder(nn.Module):
+class MIMDetEncoder(nn.Module, TablesOfAnyGrid):
     """A plain ViT on a random share of the tokens that a convolution stem makes.
 
     Arguments not explained here are those of every plain ViT, see `mimdet.layers.block`.
@@ -125,6 +125,8 @@ class MIMDetEncoder(nn.Module):
     `pos_embed` (1, 1 + grid, C) is frozen and has a class slot first that is never used: it is
     there for the names and shapes of released checkpoints.
     """
+
+    tables_of_any_grid = ("pos_embed",)
 
     def __init__(
         self,
@@ -235,7 +237,7 @@ def sample_tokens(
     return noise.argsort(dim=1, stable=True)[:, :num_keep]
 
 
-class MIMDetDecoder(nn.Module):
+class MIMDetDecoder(nn.Module, TablesOfAnyGrid):
     """Light ViT that completes the sampled tokens to the full grid.
 
     Arguments not explained here are those of every plain ViT, see `mimdet.layers.block`.
@@ -254,6 +256,8 @@ class MIMDetDecoder(nn.Module):
     Raises:
         ValueError: if `fill` is neither.
     """
+
+    tables_of_any_grid = ("decoder_pos_embed",)
 
     def __init__(
         self,
