@@ -40,7 +40,7 @@ def benchmarking(**arguments) -> BenchmarkingViTDet:
     """Four blocks of 32 channels, 4x6 tokens in windows of 2x2."""
     arguments = dict(img_size=(64, 96), embed_dim=_DIM, depth=_DEPTH, num_heads=_HEADS) | arguments
     torch.manual_seed(1)
-    return BenchmarkingViTDet(2, **arguments)
+    return BenchmarkingViTDet(window_size=2, **arguments)
 
 
 def vit(cls: type[ViT] = ViT, **arguments) -> ViT:

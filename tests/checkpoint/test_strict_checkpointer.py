@@ -272,9 +272,9 @@ _VIT = dict(embed_dim=32, depth=4, num_heads=4)
 _BLOCKS = dict(window_size=2, window_block_indexes=[0, 1, 2])
 # of every system one that is built for square images of a side, with a position table for them
 FIXED_GRIDS = {
-    "benchmarking": lambda side: BenchmarkingViTDet(2, img_size=side, **_VIT),
+    "benchmarking": lambda side: BenchmarkingViTDet(img_size=side, window_size=2, **_VIT),
     "benchmarking, frozen": lambda side: BenchmarkingViTDet(
-        2, img_size=side, freeze_pos_embed=True, **_VIT
+        img_size=side, window_size=2, freeze_pos_embed=True, **_VIT
     ),
     "vitdet": lambda side: ViT(img_size=64, pretrain_img_size=side, **_VIT, **_BLOCKS),
     "vitae": lambda side: PlainViTAE(
