@@ -14,7 +14,7 @@ from mimdet.analysis.reconstruction import draw_reconstructions
 from mimdet.analysis.trained_model import trained_model
 from mimdet.command_line import add_overrides, mistakes_in_one_line, tool_parser
 from mimdet.config import load_config
-from mimdet.data.imagenet.sources import load_images, read_image
+from mimdet.data.imagenet import load_images, read_image
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,9 +9,7 @@ from timm.data import create_transform
 
 from detectron2.config import LazyCall as L
 from detectron2.data import build_detection_test_loader
-from mimdet.data.imagenet.loader import ImageTrainLoader
-from mimdet.data.imagenet.mapper import ImageMapper
-from mimdet.data.imagenet.sources import load_labelled_images
+from mimdet.data.imagenet import ImageMapper, ImageTrainLoader, load_labelled_images
 from mimdet.data.mixup import MixupCollate
 from mimdet.evaluation.imagenet import ImageNetEvaluator
 

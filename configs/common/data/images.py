@@ -1,14 +1,12 @@
 """Images without classes, for pretraining: a folder, ImageNet's root, a list, or generated ones.
 
-`dataloader.train.dataset.source` says which (`mimdet.data.imagenet.sources.load_images`).
+`dataloader.train.dataset.source` says which (`mimdet.data.imagenet.load_images`).
 """
 
 from timm.data import create_transform
 
 from detectron2.config import LazyCall as L
-from mimdet.data.imagenet.loader import ImageTrainLoader
-from mimdet.data.imagenet.mapper import ImageMapper
-from mimdet.data.imagenet.sources import load_images
+from mimdet.data.imagenet import ImageMapper, ImageTrainLoader, load_images
 
 dataloader = dict(
     train=L(ImageTrainLoader)(

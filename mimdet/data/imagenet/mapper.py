@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from mimdet.data.imagenet.sources import read_image
+from mimdet.data.imagenet.read import read_image
 
 logger = logging.getLogger(__name__)
 

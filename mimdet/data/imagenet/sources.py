@@ -3,20 +3,18 @@
 An image is a record ``{"file_name": ...}``, with a ``"label"`` where there are classes.
 """
 
-import functools
 import logging
 import os
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from mimdet.data.toy import CLASSES, make_labelled_image
+from mimdet.data.imagenet.folder import SUFFIXES, folders_in, image_beside, images_below
+from mimdet.data.imagenet.read import SYNTHETIC
+from mimdet.data.toy import CLASSES
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
-_SYNTHETIC = "synthetic:"
+_OTHER_SPLITS = {"val", "valid", "validation", "test"}
 
 
 def load_images(source: str | os.PathLike) -> list[dict[str, Any]]:
@@ -25,8 +23,10 @@ def load_images(source: str | os.PathLike) -> list[dict[str, Any]]:
     Args:
         source: one of
 
-            * a folder with images at any depth, such as COCO's ``train2017``;
-            * the root of ImageNet, of which ``train/`` is taken;
+            * a folder with images at any depth, such as COCO's ``train2017``; hidden files, and
+              what systems and tools leave in folders, are left out;
+            * the root of ImageNet, of which ``train/`` is taken: a folder in which ``val/`` or
+              another split is beside ``train/``, or no image is;
             * a text file with one path per line, relative ones from the folder of the file;
             * ``synthetic:N``, N generated pictures that need no file.
 
@@ -38,17 +38,15 @@ def load_images(source: str | os.PathLike) -> list[dict[str, Any]]:
         ValueError: if there is no image in it.
     """
     source = str(source)
-    if source.startswith(_SYNTHETIC):
+    if source.startswith(SYNTHETIC):
         records = _synthetic_records(source, "train")
     elif os.path.isdir(source):
-        train = os.path.join(source, "train")
-        names = _images_below(train if os.path.isdir(train) else source)
-        records = [{"file_name": name} for name in names]
+        records = [{"file_name": name} for name in _images_of(_training_part(source))]
     elif os.path.isfile(source):
         records = [{"file_name": name} for name in _listed_images(source)]
     else:
         raise FileNotFoundError(
-            f"images must come from a folder, a text file of paths or {_SYNTHETIC}N, and "
+            f"images must come from a folder, a text file of paths or {SYNTHETIC}N, and "
             f"{source!r} is none of them (dataloader.train.dataset.source)"
         )
     return _logged(records, source)
@@ -72,7 +70,7 @@ def load_labelled_images(root: str | os.PathLike, split: str) -> list[dict[str, 
             ``train/`` lacks.
     """
     root = str(root)
-    if root.startswith(_SYNTHETIC):
+    if root.startswith(SYNTHETIC):
         return _logged(_synthetic_records(root, split), f"{root} ({split})")
     folder, train = Path(root) / split, Path(root) / "train"
     if not folder.is_dir():
@@ -90,47 +88,56 @@ def load_labelled_images(root: str | os.PathLike, split: str) -> list[dict[str, 
         {"file_name": file_name, "label": label}
         for label, name in enumerate(names)
         if (folder / name).is_dir()
-        for file_name in _images_below(str(folder / name), may_be_empty=True)
+        for file_name in sorted(images_below(str(folder / name)))
     ]
     if not records:
-        raise ValueError(f"no class folder of {folder} holds an image ({', '.join(_SUFFIXES)})")
+        raise ValueError(f"no class folder of {folder} holds an image ({', '.join(SUFFIXES)})")
     return _logged(records, str(folder))
 
 
 def _class_names(folder: Path) -> list[str]:
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    names = folders_in(folder)
     if not names:
         raise ValueError(
             f"{folder} must hold one folder per class, and it holds no folder; images without "
-            "classes can only be used for pretraining (mimdet.data.imagenet.sources.load_images)"
+            "classes can only be used for pretraining (mimdet.data.imagenet.load_images)"
         )
     return names
 
 
-def _images_below(folder: str, may_be_empty: bool = False) -> list[str]:
-    found = [
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(_SUFFIXES)
-    ]
-    if not (found or may_be_empty):
+def _training_part(root: str) -> str:
+    """`root/train` where that is a split; `root` where `train` is one class of several."""
+    train = os.path.join(root, "train")
+    if not os.path.isdir(train):
+        return root
+    if _OTHER_SPLITS & set(folders_in(root)) or (image := image_beside(root, "train")) is None:
+        return train
+    logger.warning(
+        f"{train} counts as one folder of {root} among others, because there are images beside it "
+        f"({image}) and no val/ or test/; for its images alone, give {train}"
+    )
+    return root
+
+
+def _images_of(folder: str) -> list[str]:
+    found = sorted(images_below(folder))
+    if not found:
         raise ValueError(
-            f"{folder} must hold images ({', '.join(_SUFFIXES)}) at any depth, and there is none "
+            f"{folder} must hold images ({', '.join(SUFFIXES)}) at any depth, and there is none "
             "(dataloader.train.dataset.source)"
         )
-    return sorted(found)
+    return found
 
 
 def _listed_images(path: str) -> list[str]:
-    lines = (line.strip() for line in Path(path).read_text().splitlines())
+    lines = (line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines())
     names = [os.path.join(os.path.dirname(path), line) for line in lines if line]
     if not names:
         raise ValueError(f"{path} must name one image per line, and it names none")
     missing = [name for name in names if not os.path.isfile(name)]
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} of the {len(names)} images that {path} names do not exist: "
+            f"{len(missing)} of the {len(names)} images that {path} names are no files: "
             f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}; relative paths start "
             "in the folder of that file"
         )
@@ -138,13 +145,11 @@ def _listed_images(path: str) -> list[str]:
 
 
 def _synthetic_records(source: str, split: str) -> list[dict[str, Any]]:
-    number = source[len(_SYNTHETIC) :]
+    number = source[len(SYNTHETIC) :]
     if not number.isdecimal() or int(number) == 0:
-        raise ValueError(
-            f"generated images must be {_SYNTHETIC}N with N at least 1, got {source!r}"
-        )
+        raise ValueError(f"generated images must be {SYNTHETIC}N with N at least 1, got {source!r}")
     return [
-        {"file_name": f"{_SYNTHETIC}{split}:{index}", "label": index % len(CLASSES)}
+        {"file_name": f"{SYNTHETIC}{split}:{index}", "label": index % len(CLASSES)}
         for index in range(int(number))
     ]
 
@@ -153,25 +158,3 @@ def _logged(records: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:
     first = ", ".join(record["file_name"] for record in records[:3])
     logger.info(f"{len(records)} images in {source}: {first}, ...")
     return records
-
-
-def read_image(file_name: str) -> Image.Image:
-    """Read an image file, or generate a picture of the built-in set, as RGB.
-
-    Raises:
-        OSError: if the file cannot be read, whatever the decoder says about it.
-    """
-    if file_name.startswith(_SYNTHETIC):
-        return _generated(file_name)
-    try:
-        with Image.open(file_name) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise OSError(f"{file_name} cannot be read as an image ({type(e).__name__}: {e})") from e
-
-
-@functools.lru_cache(maxsize=2048)  # drawing takes longer than a toy network; 50 KB each
-def _generated(file_name: str) -> Image.Image:
-    split, index = file_name[len(_SYNTHETIC) :].split(":")
-    seed = [int.from_bytes(split.encode()), int(index)]
-    return Image.fromarray(make_labelled_image(seed, int(index) % len(CLASSES)))

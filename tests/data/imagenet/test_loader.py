@@ -10,9 +10,7 @@ from image_files import bad_files, names
 from timm.data import create_transform
 
 from detectron2.utils import comm
-from mimdet.data.imagenet.loader import ImageTrainLoader, seeded
-from mimdet.data.imagenet.mapper import ImageMapper
-from mimdet.data.imagenet.sources import load_images
+from mimdet.data.imagenet import ImageMapper, ImageTrainLoader, load_images, seeded
 
 AUGMENT = create_transform(32, is_training=True, color_jitter=0.4, interpolation="bicubic")
 

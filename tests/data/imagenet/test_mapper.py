@@ -5,7 +5,7 @@ import torch
 from image_files import bad_files, write_image
 from PIL import Image
 
-from mimdet.data.imagenet.mapper import ImageMapper
+from mimdet.data.imagenet import ImageMapper
 
 
 def first_pixel(image: Image.Image) -> torch.Tensor:

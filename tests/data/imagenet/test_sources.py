@@ -2,12 +2,10 @@
 
 import logging
 
-import numpy as np
 import pytest
 from image_files import names, write_image
-from PIL import Image
 
-from mimdet.data.imagenet.sources import load_images, load_labelled_images, read_image
+from mimdet.data.imagenet import load_images, load_labelled_images
 from mimdet.data.toy import CLASSES
 
 
@@ -37,14 +35,8 @@ def test_a_list_names_images_relative_to_itself(tmp_path):
     assert names(load_images(tmp_path / "list.txt")) == [first, second]
 
 
-def test_generated_images_need_no_file_and_are_the_same_again():
-    records = load_images("synthetic:6")
-    assert names(records) == [f"synthetic:train:{k}" for k in range(6)]
-    pictures = [np.asarray(read_image(name)) for name in names(records)]
-    assert pictures[0].shape == (128, 128, 3)
-    assert np.array_equal(pictures[5], np.asarray(read_image("synthetic:train:5")))
-    assert not np.array_equal(pictures[0], pictures[4])
-    assert not np.array_equal(pictures[0], np.asarray(read_image("synthetic:val:0")))
+def test_generated_images_need_no_file():
+    assert names(load_images("synthetic:6")) == [f"synthetic:train:{k}" for k in range(6)]
 
 
 def test_what_was_found_is_logged(tmp_path, caplog):
@@ -69,9 +61,15 @@ def test_a_list_with_missing_files_is_refused_with_their_names(tmp_path):
     write_image(tmp_path / "1.png")
     (tmp_path / "list.txt").write_text("1.png\n2.png\n3.png\n")
     with pytest.raises(
-        FileNotFoundError, match=r"2 of the 3 images .* do not exist: .*2.png, .*3.png;"
+        FileNotFoundError, match=r"2 of the 3 images .* are no files: .*2.png, .*3.png;"
     ):
         load_images(tmp_path / "list.txt")
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
+    expected = write_image(tmp_path / "ä.png")
+    (tmp_path / "list.txt").write_text("ä.png\r\n", encoding="utf-8-sig")
+    assert names(load_images(tmp_path / "list.txt")) == [expected]
 
 
 def test_an_empty_list_is_refused(tmp_path):
@@ -84,13 +82,6 @@ def test_an_empty_list_is_refused(tmp_path):
 def test_generated_images_without_a_number_are_refused(source):
     with pytest.raises(ValueError, match="must be synthetic:N with N at least 1"):
         load_images(source)
-
-
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
-def test_images_of_all_modes_become_rgb(tmp_path, mode):
-    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
-    Image.new(mode, (4, 4)).save(path)
-    assert read_image(str(path)).mode == "RGB"
 
 
 # --- Labels ---------------------------------------------------------------------------------------
