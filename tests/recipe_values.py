@@ -96,7 +96,7 @@ def _steps_of_images(dataloader: DictConfig) -> dict[str, Any]:
         "crop.interpolation": crop.interpolation.value,
         "crop.ratio": list(crop.ratio),
         "crop.scale": list(crop.scale),
-        "hflip": steps["RandomHorizontalFlip"].p,
+        "hflip": getattr(steps.get("RandomHorizontalFlip"), "p", 0.0),  # left out if never
         **{name: call.get(name) for name in ("auto_augment", "re_prob", "re_mode", "re_count")},
     }
     if loader.get("collate_fn"):

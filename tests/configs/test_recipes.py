@@ -1,4 +1,7 @@
-"""Every config trains with the values of its release, but for a list of stated differences."""
+"""Every config trains with the values of its release, but for a list of stated differences.
+
+`recipe_values` makes a config flat, `recipe_relatives` completes what the golden file has.
+"""
 
 import math
 from functools import partial
@@ -8,6 +11,7 @@ import pytest
 from config_files import load_stem
 from golden_models import load
 from omegaconf import DictConfig, OmegaConf
+from recipe_relatives import FURTHER, RELATIVES, whole_recipe
 from recipe_values import recipe_of
 from torch import nn
 
@@ -27,7 +31,7 @@ class Difference(NamedTuple):
 
 
 _BENCHMARKING = tuple(f"benchmarking_base_{epochs}ep" for epochs in (25, 50, 100))
-_MIMDET_B = ("mimdet_v1_base_sr0p25", "mimdet_v1_base_sr0p5")
+_MIMDET_B = ("mimdet_v1_base_sr0p25", "mimdet_v1_base_sr0p25_bs16", "mimdet_v1_base_sr0p5")
 _R50 = ("r50_cascade_1x", "r50_mask_1x", "r50_retinanet_1x")
 _BOTTOM_UP = "model.backbone.bottom_up."
 
@@ -73,7 +77,7 @@ def known_differences(system: str) -> dict[str, Any]:
 
 def found_differences(system: str, cfg: DictConfig) -> dict[str, Any]:
     """Key -> our value, of every value of `cfg` that is not the release's."""
-    released = RECIPES[system]["recipe"]
+    released = whole_recipe(system, RECIPES)
     ours = recipe_of(cfg, released)
     found = {key: ours.get(key, ABSENT) for key in released}
     return {key: value for key, value in found.items() if not equal(key, value, released[key])}
@@ -97,7 +101,12 @@ def test_a_stated_difference_is_of_a_known_system_and_key():
     for difference in DIFFERENCES:
         assert difference.reason
         for system in difference.systems:
-            assert set(difference.keys) <= set(RECIPES[system]["recipe"])
+            assert set(difference.keys) <= set(whole_recipe(system, RECIPES))
+
+
+def test_a_relative_is_of_a_known_system():
+    assert RELATIVES.keys() | FURTHER.keys() <= RECIPES.keys()
+    assert {relative for relative, _ in RELATIVES.values()} <= RECIPES.keys()
 
 
 @pytest.mark.parametrize("system", RECIPES)
@@ -111,11 +120,13 @@ _DATA, _STEPS = "dataloader.train.", "dataloader.train.mapper.augmentations."
 _ENCODER = "model.backbone.bottom_up.encoder."
 MUTATIONS = [
     ("benchmarking_base_25ep", f"{_STEPS}0.min_scale", 0.2),
+    ("benchmarking_base_25ep", f"{_DATA}total_batch_size", 16),
     ("benchmarking_base_50ep", "model.backbone.bottom_up.drop_path_rate", 0.2),
     ("benchmarking_base_100ep", "optimizer.params.overrides.pos_embed.weight_decay", 0.1),
     ("fastmim_finetune_swin_b", f"{_DATA}collate_fn.mixup_alpha", 0.2),
     ("fastmim_finetune_vit_b", "model.network.drop_path_rate", 0.2),
     ("fastmim_pretrain_swin_b", "lr_multiplier.warmup_length", 0.05),
+    ("fastmim_pretrain_swin_b", f"{_DATA}mapper.transform.hflip", 0.0),
     ("fastmim_pretrain_vit_b", "model.block_size", 32),
     ("fastmim_swin_b_mask_rcnn_scp", "model.roi_heads.mask_head.conv_norm", "BN"),
     ("fastmim_swin_b_mask_rcnn_scp", f"{_DATA}mapper.mapper.augmentations.3.pad_value", 128.0),
@@ -141,6 +152,7 @@ MUTATIONS = [
     ("r50_retinanet_1x", "lr_multiplier.scheduler.milestones.0", 70000),
     ("unofficial_vitdet_b", f"{_STEPS}0.prob", 0.0),
     ("vitae_b", "model.backbone.norm_eps", 1e-6),
+    ("vitae_s", "model.backbone.net.drop_path_rate", 0.2),
     ("vitae_s", "train.amp.enabled", True),
     ("vitdet_cascade_b", f"{_STEPS}2.crop_size", (896, 896)),
     ("vitdet_cascade_l", "lr_multiplier.warmup_factor", 0.0),
@@ -152,6 +164,7 @@ MUTATIONS = [
     ("vitdet_lvis_mask_l", "model.roi_heads.positive_fraction", 0.5),
     ("vitdet_lvis_cascade_b", "model.roi_heads.box_predictors.2.test_score_thresh", 0.05),
     ("vitdet_lvis_mask_b", "model.backbone.net.pretrain_use_cls_token", False),
+    ("vitdet_mask_h", "optimizer.lr", 2e-4),
     ("vitdet_mask_l", f"{_DATA}mapper.instance_mask_format", "bitmask"),
 ]
 
