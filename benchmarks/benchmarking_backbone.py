@@ -20,9 +20,8 @@ class PlainAttention(BiasedAttention):
 
     def forward(self, x: Tensor, bias: TableBias) -> Tensor:
         """See `BiasedAttention.forward`."""
-        windows = x.reshape(-1, bias.values.shape[-1], x.shape[-1])
-        B, L, C = windows.shape
-        qkv = self.qkv(windows).reshape(B, L, 3, self.num_heads, C // self.num_heads)
+        B, L, C = x.shape
+        qkv = self.qkv(x).reshape(B, L, 3, self.num_heads, C // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         logits = (q * (C // self.num_heads) ** -0.5) @ k.transpose(2, 3)
         weights = (logits + bias.values).softmax(dim=-1)

@@ -26,6 +26,7 @@ BENCHMARKS = (
     "startup",
     "mpvit_stages",
     "pretraining",
+    "attention",
     "vitdet_backbone",
     "benchmarking_backbone",
 )

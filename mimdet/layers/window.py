@@ -4,6 +4,7 @@ Shape letters: B batch, H W tokens of the map, w side of a window, C channels.
 """
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 
@@ -20,16 +21,16 @@ def window_partition(
     Returns:
         The windows (B * n, w, w, C), row-major within each image, and the padded (H, W).
     """
-    B, H, W, C = x.shape
+    H, W = x.shape[1:3]
     pad_h, pad_w = -H % window_size, -W % window_size
     if pad_h or pad_w:
         x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
         if padding is not None:
             x[:, H:] = padding
             x[:, :H, W:] = padding
-    H, W = H + pad_h, W + pad_w
-    x = x.view(B, H // window_size, window_size, W // window_size, window_size, C)
-    return x.transpose(2, 3).reshape(-1, window_size, window_size, C), (H, W)
+    size = dict(i=window_size, j=window_size)
+    windows = rearrange(x, "B (rows i) (columns j) C -> (B rows columns) i j C", **size)
+    return windows, (H + pad_h, W + pad_w)
 
 
 def window_unpartition(windows: Tensor, padded_hw: tuple[int, int], hw: tuple[int, int]) -> Tensor:
@@ -43,6 +44,7 @@ def window_unpartition(windows: Tensor, padded_hw: tuple[int, int], hw: tuple[in
     Returns:
         (B, H, W, C).
     """
-    (H, W), (_, w, _, C) = padded_hw, windows.shape
-    x = windows.view(-1, H // w, W // w, w, w, C).transpose(2, 3).reshape(-1, H, W, C)
+    rows, columns = (side // windows.shape[1] for side in padded_hw)
+    size = dict(rows=rows, columns=columns)
+    x = rearrange(windows, "(B rows columns) i j C -> B (rows i) (columns j) C", **size)
     return x[:, : hw[0], : hw[1]]
