@@ -168,6 +168,7 @@ class FastMIM(nn.Module):
         latent = self._encode(torch.where(is_masked, self.mask_token, images))
         tokens = self.decoder_norm(self.decoder_blocks(self.decoder_embed(latent)))
         num_tokens = self.grid_size[0] * self.grid_size[1]
+        # extra tokens come first: the last ones are those of the grid
         return FastMIMOutput(latent, self.decoder_pred(tokens)[:, -num_tokens:], removed)
 
     def loss(self, images: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -72,7 +72,8 @@ class ViTEncoder(nn.Module):
         )
         self.norm = norm_layer(embed_dim)
         self.apply(init_transformer_weights)
-        nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))  # as of a Linear
+        # The convolution is a Linear over the numbers of a patch; MAE initialises it as such.
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
         nn.init.normal_(self.cls_token, std=0.02)
 
     def _frozen_table(self, dim: int) -> nn.Parameter:
@@ -205,6 +206,7 @@ class MAE(ViTEncoder):
         cls_token, visible = self.decoder_embed(latent).split([1, latent.shape[1] - 1], dim=1)
         num_removed = ids_restore.shape[1] - visible.shape[1]
         filling = self.mask_token.to(visible.dtype).expand(len(visible), num_removed, -1)
+        # in the order "kept, then removed", in which `ids_restore` says where each place stands
         tokens = torch.cat([visible, filling], dim=1)
         tokens = tokens.gather(1, token_index(ids_restore, tokens.shape[2]))
         tokens = torch.cat([cls_token, tokens], dim=1) + self.decoder_pos_embed

@@ -203,6 +203,7 @@ class BenchmarkingViTDet(Backbone):
             if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        # BEiT's rescaling: the deeper a block, the less it adds to the residual at the start.
         with torch.no_grad():
             for layer, block in enumerate(self.blocks, start=1):
                 for linear in (block.attn.proj, block.mlp.fc2):

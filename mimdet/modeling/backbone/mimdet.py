@@ -301,6 +301,8 @@ class MIMDetDecoder(nn.Module, TablesOfAnyGrid):
         tokens = self.decoder_embed(encoded.tokens)  # (B, K, D)
         if encoded.ids_keep is not None:
             index = token_index(encoded.ids_keep, tokens.shape[-1])
+            # Filled everywhere, then overwritten where the encoder has been: the mask token or the
+            # projection stays in the graph even if no place is left to it, which DDP asks for.
             tokens = self._fill_tokens(encoded.stem[-1]).to(tokens.dtype).scatter(1, index, tokens)
         tokens = tokens + self._pos_embed_cache.get(self.decoder_pos_embed, (h, w))
         tokens = run_all(self.decoder_blocks, tokens, self.checkpointing)

@@ -231,6 +231,7 @@ class FactorizedAttention(nn.Module):
         """
         q, k, v = self.qkv(x).chunk(3, dim=2)  # each (B, L, C)
         q_BNLD, k_BNLD, v_BNLD = (split_heads(x, _NUM_HEADS) for x in (q, k, v))
+        # keys and values first: a D x D matrix for each head, not one of L x L
         context_BNDD = k_BNLD.softmax(dim=2).transpose(2, 3) @ v_BNLD
         factorized_BNLD = q_BNLD @ (self.scale * context_BNDD)
         relative_BNLD = split_heads(q * crpe(v, hw), _NUM_HEADS)
@@ -423,6 +424,7 @@ class MPViT(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> the outputs of the stages, channels-last: strides 4, 8, 16, ..."""
+        # The one copy: convolutions keep the layout, and between maps and tokens there are views.
         x = self.stem(images.contiguous(memory_format=torch.channels_last))
         outputs = []
         for embed, stage in zip(self.patch_embed_stages, self.mhca_stages, strict=True):

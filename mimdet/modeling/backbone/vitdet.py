@@ -170,6 +170,7 @@ class ViT(Backbone):
             self.pos_embed = nn.Parameter(torch.empty(1, num_slots, embed_dim))
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
             self._pos_embed_cache = PosEmbedCache(partial(_pos_embed_map, pretrain_use_cls_token))
+        # Without a size, images of any are taken; patches that are not complete are padded.
         self.patch_embed = PatchEmbed(
             None, patch_size, in_chans, embed_dim, output_fmt="NHWC", dynamic_img_pad=True
         )
