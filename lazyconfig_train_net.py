@@ -31,6 +31,7 @@ from detectron2.engine import (
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from mimdet.checkpoint.evaluated import load_for_evaluation
 from mimdet.checkpoint.start import load_starting_weights
 from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.command_line import mistakes_in_one_line, overrides_last
@@ -43,7 +44,7 @@ from mimdet.engine.hooks import (
     RepeatableRandomness,
     Throughput,
 )
-from mimdet.engine.preflight import preflight
+from mimdet.engine.preflight import NO_EVALUATOR, preflight
 from mimdet.engine.trainer import build_trainer
 from mimdet.evaluation.results import InferenceTimer, save_results
 
@@ -65,7 +66,7 @@ Train on two machines; the other one has --node_rank 1:
 
 def do_test(cfg: DictConfig, model: nn.Module) -> dict:
     """Evaluate `model` on `dataloader.test` by `dataloader.evaluator`; {} without an evaluator."""
-    if "evaluator" not in cfg.dataloader:
+    if cfg.dataloader.get("evaluator") is None:
         return {}
     timer = InferenceTimer()
     loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
@@ -90,7 +91,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         train.amp.{enabled, dtype}         automatic mixed precision
         train.accumulation_steps           pieces in which a batch passes through the model
         train.clip_grad.max_norm           if not None
-        train.ema.decay                    if not None; the average is what is evaluated
+        train.ema.decay                    if not None; the average is what is evaluated, and lies
+                                           in checkpoints under ["trainer"]["hooks"]["EMA"]
         train.ddp.*                        arguments of DistributedDataParallel
         train.checkpointer.{period, max_to_keep}, train.eval_period, train.log_period
     """
@@ -172,8 +174,15 @@ def main(args: argparse.Namespace) -> None:
     if not args.eval_only:
         do_train(args, cfg)
         return
+    if cfg.dataloader.get("evaluator") is None:
+        raise ValueError(NO_EVALUATOR)
     model = instantiate(cfg.model).to(cfg.train.device)
-    build_checkpointer(cfg, model).load(cfg.train.init_checkpoint)
+    load_for_evaluation(
+        model,
+        cfg.train.init_checkpoint,
+        cfg.train.get("eval_weights"),
+        cfg.train.get("allow_unexpected", ()),
+    )
     do_test(cfg, create_ddp_model(model, **cfg.train.ddp))
 
 

@@ -203,6 +203,38 @@ def test_an_evaluation_that_samples_tokens_says_so_and_can_be_repeated(evaluate,
     assert first[1] != other[1]
 
 
+def test_the_ap_of_a_training_with_ema_is_that_of_evaluating_its_file(
+    trained, evaluate, toy_root, tmp_path
+):
+    output = tmp_path / "ema"
+    folders = [f"toy.root={toy_root}", f"train.output_dir={output}"]
+    weights = f"train.init_checkpoint={trained / 'model_final.pth'}"
+    test = ["model.backbone.bottom_up.sample_seed=0"]
+    test += ["+model.roi_heads.box_predictor.test_score_thresh=0.01"]
+    change = ("train.ema.decay=0.5", "optimizer.lr=0.003", "train.max_iter=2")
+    train_net(*TINY, *folders, weights, *change, *test)
+    reported = json.loads((output / "results.json").read_text())
+    weights = f"train.init_checkpoint={output / 'model_final.pth'}"
+    averaged, predictions = evaluate(weights, *test, name="averaged")
+    raw, raw_predictions = evaluate(weights, *test, "train.eval_weights=raw", name="raw")
+    for task in ("bbox", "segm"):
+        assert averaged[task] == reported[task]
+        assert averaged[task]["AP"] > 0
+    assert predictions != raw_predictions
+
+
+def test_what_a_training_may_lack_an_evaluation_may_not(evaluate):
+    allowed = "train.allow_missing=['*']"
+    with pytest.raises(ValueError, match="an evaluation takes every weight from the file"):
+        evaluate("model.roi_heads.num_classes=3", allowed, name="other")
+
+
+def test_an_evaluation_without_an_evaluator_fails(tmp_path):
+    overrides = [*TINY, "train.init_checkpoint=any.pth", f"train.output_dir={tmp_path}"]
+    with pytest.raises(ValueError, match="an evaluation needs dataloader.evaluator, and this"):
+        train_net("--eval-only", *overrides, "dataloader.evaluator=null")
+
+
 def test_a_config_without_an_evaluator_evaluates_to_nothing():
     script = load_script("lazyconfig_train_net.py")
     cfg = LazyConfig.load(CONFIG)

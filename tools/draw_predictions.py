@@ -10,6 +10,7 @@ from pathlib import Path
 import mimdet  # noqa: F401  (first: it says what to do without Detectron2)
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
+from detectron2.utils.logger import setup_logger
 from mimdet.analysis.trained_model import trained_model
 from mimdet.analysis.visualize import draw_comparison
 from mimdet.command_line import add_overrides, mistakes_in_one_line, tool_parser
@@ -25,6 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--score-threshold", type=float, default=0.5)
     add_overrides(parser)
     args = parser.parse_intermixed_args(argv)
+    setup_logger(name="mimdet")  # it says which weights are taken
     with mistakes_in_one_line(parser):
         cfg = load_config(args.config_file, args.opts)
         dataset = instantiate(cfg.dataloader.test.dataset)

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from timm.data import create_transform
 
+import mimdet  # noqa: F401  (first: it says what to do without Detectron2)
+from detectron2.utils.logger import setup_logger
 from mimdet.analysis.reconstruction import draw_reconstructions
 from mimdet.analysis.trained_model import trained_model
 from mimdet.command_line import add_overrides, mistakes_in_one_line, tool_parser
@@ -27,6 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the masks")
     add_overrides(parser)
     args = parser.parse_intermixed_args(argv)
+    setup_logger(name="mimdet")  # it says which weights are taken
     with mistakes_in_one_line(parser):
         cfg = load_config(args.config_file, args.opts)
         records = load_images(args.images)[: args.num_images]

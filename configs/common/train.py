@@ -19,6 +19,9 @@ train = dict(
     accumulation_steps=1,
     clip_grad=dict(max_norm=None),  # largest norm of all gradients together
     ema=dict(decay=None),  # such as 0.9999: average the weights, evaluate and save the average
+    # Which weights of a checkpoint --eval-only and the tools take: "ema", its average, or "raw";
+    # None takes the average where there is one, and the log says so.
+    eval_weights=None,
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
     checkpointer=dict(period=5000, max_to_keep=100),
     eval_period=5000,

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from mimdet.checkpoint.convert.mae import strip_prefixes
+from mimdet.checkpoint.evaluated import averaged_weights
 
 _DECODER = ("mask_token", "decoder_")
 
@@ -24,7 +25,7 @@ def full_weights(checkpoint: Any, averaged: bool = False) -> dict[str, Tensor]:
         raise ValueError(f"a checkpoint must be a dict, got {type(checkpoint).__name__}")
     weights = checkpoint.get("model", {})
     if averaged:
-        weights = checkpoint.get("trainer", {}).get("hooks", {}).get("EMA")
+        weights = averaged_weights(checkpoint)
         if weights is None:
             raise ValueError("there are no averaged weights: the run had no train.ema.decay")
     if "mask_token" not in weights:

@@ -45,6 +45,12 @@ class StrictCheckpointer(DetectionCheckpointer):
         **kwargs: those of DetectionCheckpointer.
     """
 
+    remedy = (
+        "if that is intended, name them in train.allow_missing (also for another shape) or "
+        "train.allow_unexpected"
+    )
+    """What to do about a checkpoint that does not fit, the last line of the error."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -57,6 +63,15 @@ class StrictCheckpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, **kwargs)
         self.allow_missing = tuple(allow_missing)
         self.allow_unexpected = (*allow_unexpected, *_OBSOLETE)
+
+    def load(self, path: str | None, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load a checkpoint, see `DetectionCheckpointer.load`; without a path, nothing."""
+        if not path:
+            # Detectron2 would log that the model starts from scratch, and parts of it may have
+            # their weights from pretraining already.
+            logger.info("No checkpoint of the whole model is loaded (train.init_checkpoint)")
+            return {}
+        return super().load(path, checkpointables)
 
     def _load_file(self, f: str) -> Any:
         try:
@@ -87,7 +102,7 @@ class StrictCheckpointer(DetectionCheckpointer):
         incompatible = super()._load_model(checkpoint)
         if by_heuristics:  # only now it is known which names belong together
             missing = _unmatched(incompatible.missing_keys, self.allow_missing)
-            _refuse_gaps(missing, [], [])
+            _refuse_gaps(self.remedy, missing, [], [])
         return incompatible
 
     def _check(self, state_dict: Mapping[str, Any], fitting: Mapping[str, Tensor]) -> None:
@@ -103,11 +118,15 @@ class StrictCheckpointer(DetectionCheckpointer):
             if tuple(state_dict[name].shape) != tuple(own[name].shape)
         ]
         is_pretraining = not {"pos_embed", "cls_token"}.isdisjoint(state_dict.keys() - own.keys())
-        _refuse_gaps(missing, unexpected, shapes, is_pretraining)
+        _refuse_gaps(self.remedy, missing, unexpected, shapes, is_pretraining)
 
 
 def _refuse_gaps(
-    missing: list[str], unexpected: list[str], shapes: list[str], is_pretraining: bool = False
+    remedy: str,
+    missing: list[str],
+    unexpected: list[str],
+    shapes: list[str],
+    is_pretraining: bool = False,
 ) -> None:
     """Raise ValueError if a checkpoint and a model differ in anything that was not allowed."""
     if not (missing or unexpected or shapes):
@@ -118,10 +137,7 @@ def _refuse_gaps(
     lines += _listed("parameters of another shape", shapes)
     if is_pretraining:
         lines.append("it looks like a pretraining checkpoint: give it as mae_checkpoint.path")
-    lines.append(
-        "if that is intended, name them in train.allow_missing (also for another shape) or "
-        "train.allow_unexpected"
-    )
+    lines.append(remedy)
     raise ValueError("\n  ".join(lines))
 
 

@@ -26,6 +26,11 @@ from mimdet.engine.follow_data import (
     number_of_classes,
 )
 
+NO_EVALUATOR = (
+    "an evaluation needs dataloader.evaluator, and this config has none; "
+    "pretraining is judged by its loss or by what starts from it"
+)
+
 
 @dataclass
 class Findings:
@@ -72,14 +77,11 @@ def preflight(cfg: DictConfig, processes: int = 1, eval_only: bool = False) -> F
         for split, dataset in datasets.items():
             if dataset is not None:
                 found.attempt(partial(_draw_sample, cfg.dataloader[split], dataset))
-        if "evaluator" in cfg.dataloader:
+        if cfg.dataloader.get("evaluator") is not None:
             found.attempt(lambda: instantiate(cfg.dataloader.evaluator))
     if eval_only:
-        if "evaluator" not in cfg.dataloader:
-            found.errors.append(
-                "an evaluation needs dataloader.evaluator, and this config has none; "
-                "pretraining is judged by its loss or by what starts from it"
-            )
+        if cfg.dataloader.get("evaluator") is None:
+            found.errors.append(NO_EVALUATOR)
     else:
         _divide_batch(cfg, processes, found)
         _tell_plan(cfg, datasets.get("train"), found)

@@ -38,6 +38,7 @@ def test_every_image_with_objects_gets_a_picture(draw, weights, toy_root, capsys
     content = json.loads((toy_root / "annotations/instances_val.json").read_text())
     assert sorted(pictures) == [i["file_name"].replace("jpg", "png") for i in content["images"]]
     printed = capsys.readouterr().out.splitlines()
+    assert any("model_final.pth are taken; it has no average" in line for line in printed)
     assert {str(path) for path in pictures.values()} <= set(printed)
     first = content["images"][0]
     width, height = picture_of(pictures["000000.png"]).size

@@ -31,6 +31,29 @@ def test_both_files_are_written_without_optimiser(checkpoint, tmp_path, capsys):
     ]
 
 
+@pytest.mark.parametrize(
+    "options, kind, value",
+    [
+        ((), "averaged (EMA)", 2.0),
+        (("--weights", "ema"), "averaged (EMA)", 2.0),
+        (("--ema",), "averaged (EMA)", 2.0),
+        (("--weights", "raw"), "raw", 1.0),
+    ],
+)
+def test_the_average_is_exported_where_there_is_one_unless_the_raw_weights_are_chosen(
+    tmp_path, capsys, options, kind, value
+):
+    path, full = tmp_path / "model_final.pth", tmp_path / "full.pth"
+    raw = {name: torch.full_like(v, 1.0) for name, v in tiny_mae().state_dict().items()}
+    average = {name: torch.full_like(v, 2.0) for name, v in raw.items()}
+    torch.save({"model": raw, "trainer": {"hooks": {"EMA": average}}}, path)
+    main([str(path), "--full", str(full), *options])
+    assert capsys.readouterr().err == f"the {kind} weights of {path}\n"
+    weights = torch.load(full, weights_only=True)["model"]
+    assert weights.keys() == raw.keys()
+    assert {v.flatten()[0].item() for v in weights.values()} == {value}
+
+
 def error_of(capsys, *argv) -> str:
     with pytest.raises(SystemExit) as caught:
         main([str(a) for a in argv])
