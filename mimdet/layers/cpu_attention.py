@@ -69,14 +69,16 @@ class _CpuAttention(torch.autograd.Function):
         grad_bias = _zeros(bias, precise)
         # Softmax passes weight * (gradient of the weight - mean) on. This mean, of the gradients
         # of a query's weights by these weights, is the product of the output and its gradient.
-        mean = (grad * out).sum(dim=-1, keepdim=True, dtype=precise)
+        mean = (grad.to(precise) * out).sum(dim=-1, keepdim=True)
         for b, n, c in _chunks(B, N, L, S):
             q_c, k_n, v_n, grad_c = (
-                x.to(precise) for x in (q[b, n, c] * D**-0.5, k[b, n], v[b, n], grad[b, n, c])
+                x.to(precise) for x in (q[b, n, c], k[b, n], v[b, n], grad[b, n, c])
             )
+            q_c = q_c * D**-0.5
             logits = torch.baddbmm(bias.at(b, n, c).to(precise), q_c, k_n.mT)  # (b, c, S)
             weights = logits.softmax(dim=-1)
             grad_v[b, n].baddbmm_(weights.mT, grad_c)
+            # in the memory of the logits, which are not wanted any more and still in the cache
             grad_logits = torch.bmm(grad_c, v_n.mT, out=logits).sub_(mean[b, n, c]).mul_(weights)
             grad_q[b, n, c] = grad_logits @ k_n
             grad_k[b, n].baddbmm_(grad_logits.mT, q_c)
@@ -85,7 +87,11 @@ class _CpuAttention(torch.autograd.Function):
 
 
 def _chunks(B: int, N: int, L: int, S: int) -> Iterator[tuple[slice, int, slice]]:
-    """Indices of (B, N, L) that have `_CHUNK` weights at most, and one head each."""
+    """Indices of (B, N, L) that have `_CHUNK` weights at most.
+
+    They have one head each, because the values of a table differ between heads and are shared by
+    the batch, over which the gradient of the table is summed.
+    """
     queries = min(max(_CHUNK // S, 1), L)
     together = max(_CHUNK // (S * queries), 1)
     for n in range(N):
