@@ -78,7 +78,7 @@ def load_starting_weights(
             continue
         path_key = key_of(f"{key}.path")
         if entry.path not in files:
-            files[entry.path] = read_state_dict(entry.path, path_key)
+            files[entry.path] = strip_prefixes(read_tensors(entry.path, path_key))
         file, part = files[entry.path], model.get_submodule(entry.to)
         own = part.state_dict()
         if has_decoder(own):
@@ -99,16 +99,6 @@ def load_starting_weights(
             raise ValueError(f"{entry.path} does not fit {name} ({path_key}): {e} ({key})") from e
         part.load_state_dict(matched, strict=False)
         logger.info(f"{name} from {entry.path}: {report}")
-
-
-def read_state_dict(path: str, given_by: str = "mae_checkpoint.path") -> dict[str, Tensor]:
-    """Read the tensors of a pretraining checkpoint, without its wrapper and prefixes.
-
-    Args:
-        path: see `mimdet.checkpoint.file.read_tensors`, also for the errors.
-        given_by: the config key that names the file, for messages.
-    """
-    return strip_prefixes(read_tensors(path, given_by))
 
 
 def _check_parts(model: nn.Module, given: Sequence[tuple[str, StartingWeights]]) -> None:

@@ -11,7 +11,7 @@ from golden_models import fill, load
 from torch import nn
 
 from mimdet.checkpoint.convert.match import match
-from mimdet.checkpoint.start import StartingWeights, load_starting_weights, read_state_dict
+from mimdet.checkpoint.start import StartingWeights, load_starting_weights
 from mimdet.layers.pos_embed import interpolate_pos_embed
 from mimdet.modeling.backbone.benchmarking import BenchmarkingViTDet, own_tables
 from mimdet.modeling.backbone.mimdet import MIMDetDecoder, MIMDetEncoder
@@ -371,7 +371,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
     path = tmp_path / "mae.pth"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="mae.pth must be a torch checkpoint of tensors"):
-        read_state_dict(str(path))
+        start(tiny_model(), path)
 
 
 def test_a_truncated_checkpoint_is_refused(tmp_path):
@@ -379,7 +379,7 @@ def test_a_truncated_checkpoint_is_refused(tmp_path):
     torch.save({"model": tiny_file()}, path)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ValueError, match="mae.pth must be a torch checkpoint of tensors"):
-        read_state_dict(str(path))
+        start(tiny_model(), path)
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ def test_a_truncated_checkpoint_is_refused(tmp_path):
 def test_a_checkpoint_without_a_state_dict_is_refused(tmp_path, content, message):
     torch.save(content, tmp_path / "mae.pth")
     with pytest.raises(ValueError, match=message):
-        read_state_dict(str(tmp_path / "mae.pth"))
+        start(tiny_model(), tmp_path / "mae.pth")
 
 
 class _Touch:
