@@ -433,6 +433,19 @@ def test_shortest_edge_without_limit_sets_the_shorter_side_exactly():
     assert (tfm.new_h, tfm.new_w) == (10, 23)
 
 
+@pytest.mark.parametrize(
+    ("size", "short", "longest", "expected"),
+    [
+        ((2, 3), 3, 100, (3, 5)),
+        ((3, 2), 3, 100, (5, 3)),
+        ((2, 5), 2, 3, (1, 3)),
+        ((3, 4), 3, 2, (2, 2)),
+    ],
+)
+def test_shortest_edge_rounds_halves_up(size, short, longest, expected):
+    assert T.ResizeShortestEdge.get_output_shape(*size, short, longest) == expected
+
+
 def test_shortest_edge_of_length_zero_keeps_the_image():
     aug = T.ResizeShortestEdge([0], sample_style="choice")
     assert isinstance(aug.get_transform(blank(3, 7)), T.NoOpTransform)
