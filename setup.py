@@ -14,6 +14,7 @@ setup(
     long_description=Path("README.md").read_text(),
     long_description_content_type="text/markdown",
     license="MIT",
+    classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)],
     packages=find_packages(include=["mimdet", "mimdet.*"]),
     package_data={"mimdet.data": ["*.json"]},
     python_requires=">=3.11",  # numpy, Pillow and shapely of requirements.txt need it
