@@ -94,6 +94,8 @@ def mask_rcnn_heads(convolutional=False, **norm):
 def cascade_mask_rcnn_heads(convolutional=False, **norm):
     """As `mask_rcnn_heads`, with three box branches, each on the boxes of the one before."""
     return L(CascadeROIHeads)(
+        # first: parts draw their initial weights in this order, and a seed gives the same ones
+        **_regions_and_masks(norm),
         proposal_matchers=[_proposal_matcher(iou) for iou in (0.5, 0.6, 0.7)],
         box_heads=[
             _box_head("${.....backbone.out_channels}", convolutional, norm) for _ in range(3)
@@ -110,7 +112,6 @@ def cascade_mask_rcnn_heads(convolutional=False, **norm):
             )
             for stage, weight in enumerate((10, 20, 30))
         ],
-        **_regions_and_masks(norm),
     )
 
 
