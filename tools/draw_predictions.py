@@ -1,16 +1,18 @@
 #!/usr/bin/env python
-r"""Write pictures of a model's detections next to the ground truth.
+r"""Write pictures of a model's detections next to the ground truth, of boxes and of masks.
+
+Images without objects are drawn too: what is detected there are false alarms. A picture lies below
+the output folder as its image does in its data set.
 
 python tools/draw_predictions.py --config-file CONFIG --output output/pictures \
         train.init_checkpoint=MODEL.pth model.backbone.bottom_up.sample_ratio=1.0
 """
 
-from pathlib import Path
-
 import mimdet  # noqa: F401  (first: it says what to do without Detectron2)
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.utils.logger import setup_logger
+from mimdet.analysis.pictures import picture_paths
 from mimdet.analysis.trained_model import trained_model
 from mimdet.analysis.visualize import draw_comparison
 from mimdet.command_line import add_overrides, mistakes_in_one_line, tool_parser
@@ -30,15 +32,14 @@ def main(argv: list[str] | None = None) -> None:
     with mistakes_in_one_line(parser):
         cfg = load_config(args.config_file, args.opts)
         dataset = instantiate(cfg.dataloader.test.dataset)
+        paths = picture_paths(args.output, [entry["file_name"] for entry in dataset])
         mapper = instantiate(cfg.dataloader.test.mapper)
         names = MetadataCatalog.get(cfg.dataloader.evaluator.dataset_name).thing_classes
         model = trained_model(cfg)
-        output = Path(args.output)
-        output.mkdir(parents=True, exist_ok=True)
-        annotated = [d for d in dataset if any(not a.get("iscrowd", 0) for a in d["annotations"])]
-        for entry in annotated[: args.num_images]:
+        chosen = list(zip(dataset, paths, strict=True))[: args.num_images]
+        for entry, path in chosen:
             picture = draw_comparison(model, entry, mapper(entry), names, args.score_threshold)
-            path = output / f"{Path(entry['file_name']).stem}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
             picture.save(path)
             print(path)
 

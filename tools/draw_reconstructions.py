@@ -5,13 +5,12 @@ python tools/draw_reconstructions.py --config-file configs/pretrain/mae_vit_base
         --images datasets/coco/val2017 --output output/pictures train.init_checkpoint=MODEL.pth
 """
 
-from pathlib import Path
-
 import torch
 from timm.data import create_transform
 
 import mimdet  # noqa: F401  (first: it says what to do without Detectron2)
 from detectron2.utils.logger import setup_logger
+from mimdet.analysis.pictures import picture_paths
 from mimdet.analysis.reconstruction import draw_reconstructions
 from mimdet.analysis.trained_model import trained_model
 from mimdet.command_line import add_overrides, mistakes_in_one_line, tool_parser
@@ -33,14 +32,14 @@ def main(argv: list[str] | None = None) -> None:
     with mistakes_in_one_line(parser):
         cfg = load_config(args.config_file, args.opts)
         records = load_images(args.images)[: args.num_images]
+        files = [record["file_name"].replace(":", "_") for record in records]
+        paths = picture_paths(args.output, files)
         model = trained_model(cfg)
         transform = create_transform(model.img_size, interpolation="bicubic", crop_pct=1.0)
         images = torch.stack([transform(read_image(record["file_name"])) for record in records])
         torch.manual_seed(args.seed)
-        output = Path(args.output)
-        output.mkdir(parents=True, exist_ok=True)
-        for record, picture in zip(records, draw_reconstructions(model, images), strict=True):
-            path = output / f"{Path(record['file_name']).stem.replace(':', '_')}.png"
+        for path, picture in zip(paths, draw_reconstructions(model, images), strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
             picture.save(path)
             print(path)
 

@@ -5,11 +5,10 @@ from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
+from mimdet.analysis.pictures import Panel, enlargement, side_by_side
 from mimdet.pretraining.mae import MAE
 
-_SMALLEST_SIDE = 320  # smaller pictures are enlarged to this
 _GREY = 128
-_GAP = 8  # pixels between two pictures
 
 
 @torch.no_grad()
@@ -24,17 +23,18 @@ def draw_reconstructions(model: MAE, images: Tensor) -> list[Image.Image]:
     images = images.to(model.cls_token.device)
     pictures, removed = model.eval().reconstruct(images)
     seen = torch.where(removed[:, None], torch.nan, images)
-    columns = [images, seen, pictures]
-    return [_side_by_side([column[k] for column in columns]) for k in range(len(images))]
-
-
-def _side_by_side(images: list[Tensor]) -> Image.Image:
-    pictures = [_picture(image) for image in images]
-    width, height = pictures[0].size
-    joined = Image.new("RGB", ((width + _GAP) * len(pictures) - _GAP, height), "white")
-    for k, picture in enumerate(pictures):
-        joined.paste(picture, (k * (width + _GAP), 0))
-    return joined
+    drawn = []
+    for image, visible, picture, hidden in zip(images, seen, pictures, removed, strict=True):
+        share = f"{(~hidden).float().mean():.0%} of the patches"
+        panels = [
+            Panel(_picture(image), "Image", f"{image.shape[1]} x {image.shape[2]} pixels"),
+            Panel(_picture(visible), "Seen by the encoder", share),
+            Panel(
+                _picture(picture), "Reconstruction", "of the grey patches, the others as they are"
+            ),
+        ]
+        drawn.append(side_by_side(panels))
+    return drawn
 
 
 def _picture(image: Tensor) -> Image.Image:
@@ -45,5 +45,5 @@ def _picture(image: Tensor) -> Image.Image:
     )
     pixels = ((image * std + mean) * 255).round().clamp(0, 255).nan_to_num(_GREY)
     picture = Image.fromarray(pixels.permute(1, 2, 0).byte().cpu().numpy())
-    scale = max(1, round(_SMALLEST_SIDE / min(picture.size)))
+    scale = enlargement(*picture.size)
     return picture.resize([side * scale for side in picture.size], Image.Resampling.NEAREST)

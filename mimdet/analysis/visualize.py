@@ -1,6 +1,8 @@
 """Pictures of detections next to the ground truth."""
 
+import colorsys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,11 +10,12 @@ from PIL import Image
 from torch import nn
 
 from detectron2.data import detection_utils
-from detectron2.structures import BoxMode
+from detectron2.structures import BoxMode, Instances
 from detectron2.utils.visualizer import Visualizer
+from mimdet.analysis.labels import Rectangle, draw_labels
+from mimdet.analysis.pictures import Panel, enlargement, side_by_side, text_size
 
-_COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c")
-_SMALLEST_SIDE = 320  # smaller pictures are enlarged to this, so that labels can be read
+_GOLDEN_RATIO = 0.618034
 
 
 @torch.no_grad()
@@ -25,61 +28,92 @@ def draw_comparison(
 ) -> Image.Image:
     """Draw one image twice: ground truth on the left, detections on the right.
 
+    Masks are drawn where there are some; crowds are left out. The titles tell the number of
+    objects, the threshold and, of MIMDet, the share of tokens that the encoder saw.
+
     Args:
         model: a detector; put into evaluation mode.
-        dataset_dict: Detectron2's standard dataset dict of the image, with `annotations`.
+        dataset_dict: Detectron2's standard dataset dict of the image. It may have no objects:
+            whatever is detected is a false alarm then.
         model_input: the same image as the mapper of an evaluation makes it.
-        class_names: names by class index.
+        class_names: names by class index; classes beyond them are called by their number.
         score_threshold: detections below it are left out.
     """
     image = detection_utils.read_image(dataset_dict["file_name"], format="RGB")
-    truth = _ground_truth(dataset_dict)
+    truth = [a for a in dataset_dict.get("annotations", []) if not a.get("iscrowd", 0)]
     found = model.eval()([model_input])[0]["instances"].to("cpu")
-    found = found[found.scores >= score_threshold]
-    classes = [a["category_id"] for a in truth]
-    left = _draw(
-        image,
-        classes,
-        [class_names[k] for k in classes],
-        boxes=[BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in truth],
-        masks=[a["segmentation"] for a in truth],
+    shown = found[found.scores >= score_threshold]
+    return side_by_side(
+        [
+            Panel(_draw_truth(image, truth, class_names), "Ground truth", _counted(len(truth))),
+            Panel(
+                _draw_found(image, shown, class_names),
+                "Predictions",
+                _told(model, found.scores, len(shown), score_threshold),
+            ),
+        ]
     )
+
+
+def _counted(objects: int) -> str:
+    return f"{objects} object{'' if objects == 1 else 's'}" if objects else "no objects"
+
+
+def _told(model: nn.Module, scores: torch.Tensor, shown: int, threshold: float) -> str:
+    """The second line above the predictions."""
+    parts = [f"{shown or 'none'} of score {threshold:.0%} or more"]
+    if not shown and len(scores):
+        parts.append(f"best {scores.max():.0%}")
+    ratios = (getattr(module, "sample_ratio", None) for module in model.modules())
+    if (ratio := next((r for r in ratios if r is not None), None)) is not None:
+        parts.append(f"sample ratio {ratio:g}")
+    return ", ".join(parts)
+
+
+def _draw_truth(
+    image: np.ndarray, truth: list[dict[str, Any]], names: Sequence[str]
+) -> Image.Image:
+    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in truth]
+    masks = [a.get("segmentation") for a in truth]
+    classes = [a["category_id"] for a in truth]
+    return _draw(image, boxes, masks, classes, [_name(k, names) for k in classes])
+
+
+def _draw_found(image: np.ndarray, found: Instances, names: Sequence[str]) -> Image.Image:
+    boxes = found.pred_boxes.tensor.tolist()
+    masks = list(found.pred_masks) if found.has("pred_masks") else [None] * len(found)
     classes = found.pred_classes.tolist()
     scores = found.scores.tolist()
-    right = _draw(
-        image,
-        classes,
-        [f"{class_names[k]} {score:.0%}" for k, score in zip(classes, scores, strict=True)],
-        boxes=found.pred_boxes,
-        masks=found.pred_masks,
-    )
-    joined = Image.new("RGB", (left.width * 2 + 8, left.height), "white")
-    joined.paste(left, (0, 0))
-    joined.paste(right, (left.width + 8, 0))
-    return joined
+    labels = [f"{_name(k, names)} {s:.0%}" for k, s in zip(classes, scores, strict=True)]
+    return _draw(image, boxes, masks, classes, labels)
 
 
-def _ground_truth(dataset_dict: dict) -> list[dict]:
-    """The annotations that have a mask, crowds left out."""
-    objects = [
-        annotation
-        for annotation in dataset_dict["annotations"]
-        if not annotation.get("iscrowd", 0) and "segmentation" in annotation
-    ]
-    if not objects:
-        raise ValueError(
-            f"image {dataset_dict['image_id']} ({dataset_dict['file_name']}) has no annotated "
-            "masks to draw; choose images with objects"
-        )
-    return objects
+def _name(number: int, names: Sequence[str]) -> str:
+    return names[number] if number < len(names) else f"class {number}"
 
 
 def _draw(
-    image: np.ndarray, classes: Sequence[int], labels: Sequence[str], **instances
+    image: np.ndarray, boxes: list, masks: list, classes: list[int], labels: list[str]
 ) -> Image.Image:
-    """Boxes, masks and labels on an enlarged copy of `image`, coloured by class."""
-    scale = max(1, round(_SMALLEST_SIDE / min(image.shape[:2])))
-    colors = [_COLORS[k % len(_COLORS)] for k in classes]
+    """Boxes, masks where there are some, and labels on an enlarged `image`, coloured by class."""
+    height, width = image.shape[:2]
+    scale = enlargement(width, height)
+    colors = [_color(k) for k in classes]
     visualizer = Visualizer(image, scale=scale)
-    drawn = visualizer.overlay_instances(labels=labels, assigned_colors=colors, **instances)
-    return Image.fromarray(drawn.get_image())
+    if masked := [k for k, mask in enumerate(masks) if mask is not None]:
+        visualizer.overlay_instances(
+            masks=[masks[k] for k in masked], assigned_colors=[colors[k] for k in masked]
+        )
+    for box, color in zip(boxes, colors, strict=True):
+        visualizer.draw_box(box, alpha=1.0, edge_color=color)
+    picture = Image.fromarray(visualizer.get_output().get_image())
+    scaled = [Rectangle(*(scale * side for side in box)) for box in boxes]
+    draw_labels(picture, scaled, labels, colors, text_size(picture))
+    return picture
+
+
+def _color(number: int) -> str:
+    """The colour of a class: neighbours differ in hue, and those of similar hue in brightness."""
+    hue, value = number * _GOLDEN_RATIO % 1, (1.0, 0.7, 0.85)[number % 3]
+    red, green, blue = (round(255 * share) for share in colorsys.hsv_to_rgb(hue, 0.85, value))
+    return f"#{red:02x}{green:02x}{blue:02x}"

@@ -9,8 +9,9 @@ from mimdet.analysis.reconstruction import draw_reconstructions
 
 def tiles(picture: Image.Image) -> list[np.ndarray]:
     """The three pictures, back at 64 x 64 pixels."""
-    assert picture.size == (3 * 320 + 2 * 8, 320)
-    array = np.asarray(picture)
+    title = 3 * 13
+    assert picture.size == (3 * 320 + 2 * 8, title + 320)
+    array = np.asarray(picture)[title:]
     return [array[2::5, k * 328 + 2 : k * 328 + 320 : 5] for k in range(3)]
 
 

@@ -7,18 +7,21 @@ from PIL import Image
 from torch import nn
 
 from detectron2.structures import Boxes, BoxMode, Instances
+from mimdet.analysis import visualize
+from mimdet.analysis.pictures import GAP
 from mimdet.analysis.visualize import draw_comparison
 
-HEIGHT, WIDTH, GAP = 40, 60, 8
+HEIGHT, WIDTH = 40, 60
+SCALE, TITLE = 8, 3 * 13  # enlarged to 320 pixels; two lines of 13 pixels
 NAMES = ["disk", "box"]
 
 
 class Detector(nn.Module):
     """Detects a square of class 1 in the lower right part of every image."""
 
-    def __init__(self, scores=(0.9,)):
+    def __init__(self, scores=(0.9,), masks=True):
         super().__init__()
-        self.scores = scores
+        self.scores, self.masks = scores, masks
         self.inputs = []
 
     def forward(self, batched_inputs):
@@ -29,7 +32,8 @@ class Detector(nn.Module):
         masks[:, 20:36, 40:56] = True
         found = Instances((HEIGHT, WIDTH))
         found.pred_boxes = Boxes(torch.tensor([[40.0, 20.0, 56.0, 36.0]]).repeat(n, 1))
-        found.pred_masks = masks
+        if self.masks:
+            found.pred_masks = masks
         found.pred_classes = torch.ones(n, dtype=torch.int64)
         found.scores = torch.tensor(self.scores)
         return [{"instances": found}]
@@ -52,14 +56,12 @@ def image(tmp_path):
 def sides(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     """Left and right side by pixel of the image: (height, width, scale * scale, 3) each."""
     pixels = np.asarray(picture)
-    scale = picture.height // HEIGHT
-    side = WIDTH * scale
-    assert scale > 1
-    assert pixels.shape == (HEIGHT * scale, 2 * side + GAP, 3)
+    side = WIDTH * SCALE
+    assert pixels.shape == (TITLE + HEIGHT * SCALE, 2 * side + GAP, 3)
     assert (pixels[:, side : side + GAP] == 255).all()
-    halves = pixels[:, :side], pixels[:, side + GAP :]
-    blocks = [half.reshape(HEIGHT, scale, WIDTH, scale, 3).swapaxes(1, 2) for half in halves]
-    return tuple(block.reshape(HEIGHT, WIDTH, scale * scale, 3) for block in blocks)
+    halves = pixels[TITLE:, :side], pixels[TITLE:, side + GAP :]
+    blocks = [half.reshape(HEIGHT, SCALE, WIDTH, SCALE, 3).swapaxes(1, 2) for half in halves]
+    return tuple(block.reshape(HEIGHT, WIDTH, SCALE * SCALE, 3) for block in blocks)
 
 
 def drawn(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +117,7 @@ def test_detections_are_labelled_with_class_and_score(image):
 
 
 def drawn_label(picture: Image.Image) -> np.ndarray:
-    return sides(picture)[1][20:24, 40:]
+    return sides(picture)[1][17:20, 40:]  # above the box
 
 
 def test_crowds_are_not_drawn(image):
@@ -124,14 +126,70 @@ def test_crowds_are_not_drawn(image):
     assert not left[20:, 28:].any()
 
 
-@pytest.mark.parametrize("annotations", [[], [annotation(4, 4, 12, iscrowd=1)]])
-def test_an_image_without_objects_is_refused_by_name(image, annotations):
+@pytest.mark.parametrize("annotations", [[], [annotation(4, 4, 12, iscrowd=1)], None])
+def test_an_image_without_objects_shows_what_is_detected(image, annotations):
     image["annotations"] = annotations
-    with pytest.raises(ValueError, match=r"image 7 \(.*grey\.png\) has no annotated masks to draw"):
-        draw_comparison(Detector(), image, {}, NAMES)
+    if annotations is None:
+        del image["annotations"]
+    left, right = drawn(draw_comparison(Detector(), image, {}, NAMES))
+    assert not left.any()
+    assert right[21:35, 41:55].all()
 
 
-def test_the_annotations_are_not_drawn(image):
+@pytest.mark.parametrize("missing", [None, "segmentation"])
+def test_boxes_without_masks_are_drawn_as_outlines(image, missing):
+    second = annotation(30, 4, 12)
+    del second["segmentation"]
+    image["annotations"].append(second)
+    if missing:
+        del image["annotations"][0][missing]
+    left, right = drawn(draw_comparison(Detector(masks=False), image, {}, NAMES))
+    assert left[4, 4:16].all() and left[4, 30:42].all() and right[20, 40:56].all()
+    assert left[6:14, 6:14].all() == (missing is None)
+    assert not left[6:14, 32:40].any() and not right[22:34, 42:54].any()
+
+
+@pytest.fixture
+def titles(monkeypatch):
+    """The titles and details of the panels that are drawn."""
+    found = []
+
+    def note(panels):
+        found.extend((panel.title, panel.detail) for panel in panels)
+        return panels[0].picture
+
+    monkeypatch.setattr(visualize, "side_by_side", note)
+    return found
+
+
+@pytest.mark.parametrize(
+    "scores, threshold, ratio, expected",
+    [
+        ((0.9, 0.8), 0.5, None, "2 of score 50% or more"),
+        ((0.9, 0.8), 0.85, 0.25, "1 of score 85% or more, sample ratio 0.25"),
+        ((0.4,), 0.5, 1.0, "none of score 50% or more, best 40%, sample ratio 1"),
+        ((), 0.5, None, "none of score 50% or more"),
+    ],
+)
+def test_titles_tell_objects_threshold_and_sample_ratio(
+    image, titles, scores, threshold, ratio, expected
+):
+    model = Detector(scores)
+    if ratio is not None:
+        model.backbone = nn.Identity()
+        model.backbone.sample_ratio = ratio
+    draw_comparison(model, image, {}, NAMES, threshold)
+    assert titles == [("Ground truth", "1 object"), ("Predictions", expected)]
+
+
+def test_a_class_without_a_name_is_called_by_its_number(image, monkeypatch):
+    texts = []
+    monkeypatch.setattr(visualize, "draw_labels", lambda *args: texts.append(args[2]))
+    draw_comparison(Detector(), image, {}, NAMES[:1])
+    assert texts == [["disk"], ["class 1 90%"]]
+
+
+def test_drawing_leaves_the_annotations_as_they_are(image):
     draw_comparison(Detector(), image, {}, NAMES)
     assert image["annotations"] == [annotation(4, 4, 12)]
 
@@ -141,4 +199,4 @@ def test_a_large_image_keeps_its_size(tmp_path):
     Image.new("RGB", (700, 600)).save(path)
     entry = dict(file_name=str(path), image_id=1, annotations=[annotation(4, 4, 12)])
     picture = draw_comparison(Detector(()), entry, {}, NAMES)
-    assert picture.size == (2 * 700 + GAP, 600)
+    assert picture.size == (2 * 700 + GAP, 600 + 3 * (600 // 28))

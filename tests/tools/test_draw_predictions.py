@@ -10,7 +10,7 @@ from toy_runs import CONFIG, TINY, isolated, load_script
 
 @pytest.fixture
 def draw(toy_root, tmp_path):
-    """Run the script -> the pictures, by name."""
+    """Run the script -> the pictures, by path below the output folder."""
 
     def run(*options, overrides=()) -> dict[str, Path]:
         output = tmp_path / "pictures"
@@ -18,7 +18,7 @@ def draw(toy_root, tmp_path):
         with isolated():
             main = load_script("tools/draw_predictions.py").main
             main([*argv, *TINY, f"toy.root={toy_root}", *overrides])
-        return {path.name: path for path in output.iterdir()}
+        return {str(path.relative_to(output)): path for path in output.rglob("*.*")}
 
     return run
 
@@ -33,7 +33,7 @@ def picture_of(path: Path) -> Image.Image:
         return picture.copy()
 
 
-def test_every_image_with_objects_gets_a_picture(draw, weights, toy_root, capsys):
+def test_every_image_gets_a_picture(draw, weights, toy_root, capsys):
     pictures = draw(overrides=[weights])
     content = json.loads((toy_root / "annotations/instances_val.json").read_text())
     assert sorted(pictures) == [i["file_name"].replace("jpg", "png") for i in content["images"]]
@@ -43,11 +43,30 @@ def test_every_image_with_objects_gets_a_picture(draw, weights, toy_root, capsys
     first = content["images"][0]
     width, height = picture_of(pictures["000000.png"]).size
     scale = height // first["height"]
-    assert (width, height) == (2 * first["width"] * scale + 8, first["height"] * scale)
+    panel = (2 * first["width"] * scale + 8, first["height"] * scale)
+    assert (width, height) == (panel[0], panel[1] + 3 * 13)  # a title above
 
 
 def test_the_number_of_pictures_can_be_chosen(draw, weights):
     assert sorted(draw("--num-images", "2", overrides=[weights])) == ["000000.png", "000001.png"]
+
+
+def test_pictures_keep_the_folders_of_images_and_are_not_written_over_them(
+    draw, weights, toy_root, tmp_path, capsys
+):
+    content = json.loads((toy_root / "annotations/instances_val.json").read_text())
+    content["images"], content["annotations"] = content["images"][:2], []  # nothing to find
+    for image, name in zip(content["images"], ("cam0/frame.png", "cam1/frame.png"), strict=True):
+        (tmp_path / name).parent.mkdir()
+        picture_of(toy_root / "val" / image["file_name"]).save(tmp_path / name)
+        image["file_name"] = name
+    (tmp_path / "empty.json").write_text(json.dumps(content))
+    data = dict(json_file=tmp_path / "empty.json", image_root=tmp_path, name="same_names")
+    overrides = [f"dataloader.test.dataset.{key}={value}" for key, value in data.items()]
+    assert sorted(draw(overrides=[weights, *overrides])) == ["cam0/frame.png", "cam1/frame.png"]
+    with pytest.raises(SystemExit):
+        draw("--output", str(tmp_path), overrides=[weights, *overrides])
+    assert "must not take the place of images" in capsys.readouterr().err
 
 
 def test_a_lower_threshold_shows_more(draw, weights):
