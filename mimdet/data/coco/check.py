@@ -27,12 +27,14 @@ def check_coco_dataset(
         The number of problems, and a line for each kind of them.
 
     Raises:
-        FileNotFoundError: if `json_file` does not exist.
+        FileNotFoundError: if `json_file` or `image_root` does not exist.
     """
     try:
         data = read_coco(json_file, image_root, allow_outside_root)
     except ValueError as e:
         return 1, iter([str(e)])
+    if not os.path.isdir(image_root):  # one line, not one for every image
+        raise FileNotFoundError(f"{image_root} must be the folder of the images, and there is none")
     files = check_image_files(data, decode=read_images)
     lines = itertools.chain(data.problems.lines(), files.lines(), _notes(data))
     return len(data.problems) + len(files), lines
