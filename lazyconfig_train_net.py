@@ -24,18 +24,18 @@ from detectron2.engine import (
     create_ddp_model,
     default_argument_parser,
     default_setup,
-    default_writers,
     hooks,
     launch,
 )
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from mimdet.checkpoint.evaluated import load_for_evaluation
+from mimdet.checkpoint.evaluated import EvaluatedWeights, load_for_evaluation
 from mimdet.checkpoint.start import load_starting_weights
 from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.command_line import mistakes_in_one_line, overrides_last
 from mimdet.config import PackedConfig, key_behind, load_config
+from mimdet.engine.evaluation import build_evaluator, describe_evaluation
 from mimdet.engine.follow_data import follow_data
 from mimdet.engine.hooks import (
     EMA,
@@ -46,6 +46,7 @@ from mimdet.engine.hooks import (
 )
 from mimdet.engine.preflight import NO_EVALUATOR, preflight
 from mimdet.engine.trainer import build_trainer
+from mimdet.engine.writers import run_writers
 from mimdet.evaluation.results import InferenceTimer, save_results
 
 logger = logging.getLogger("mimdet")
@@ -64,17 +65,24 @@ Train on two machines; the other one has --node_rank 1:
 """
 
 
-def do_test(cfg: DictConfig, model: nn.Module) -> dict:
-    """Evaluate `model` on `dataloader.test` by `dataloader.evaluator`; {} without an evaluator."""
+def do_test(cfg: DictConfig, model: nn.Module, weights: EvaluatedWeights | None = None) -> dict:
+    """Evaluate `model` on `dataloader.test` by `dataloader.evaluator`; {} without an evaluator.
+
+    `weights` says in `results.json` which they are.
+    """
     if cfg.dataloader.get("evaluator") is None:
         return {}
     timer = InferenceTimer()
-    loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    results_file = Path(cfg.train.output_dir) / "results.json"
+    loader, evaluator = instantiate(cfg.dataloader.test), build_evaluator(cfg, results_file)
     results = inference_on_dataset(model, loader, evaluator, callbacks=timer.callbacks)
     print_csv_format(results)
     if comm.is_main_process():
-        output = Path(cfg.train.output_dir) / "results.json"
-        save_results({**results, "seconds_per_batch": timer.seconds_per_batch}, output)
+        more = {
+            "seconds_per_batch": timer.seconds_per_batch,
+            "protocol": describe_evaluation(cfg, model, evaluator, weights),
+        }
+        save_results({**results, **more}, results_file)
     return results
 
 
@@ -120,6 +128,13 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         accumulation_steps=cfg.train.get("accumulation_steps", 1),
     )
     checkpointer = build_checkpointer(cfg, model, trainer=trainer)
+
+    def evaluate() -> dict:
+        # After the last iteration the trainer's number is already that of the next one.
+        iteration = min(trainer.iter, cfg.train.max_iter - 1)
+        weights = EvaluatedWeights("ema" if ema else "raw", iteration=iteration)
+        return do_test(cfg, ema.averaged if ema else model, weights)
+
     batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
     max_norm = OmegaConf.select(cfg, "train.clip_grad.max_norm")
     trainer.register_hooks(
@@ -134,16 +149,14 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
             hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
             if comm.is_main_process()
             else None,
-            hooks.EvalHook(
-                cfg.train.eval_period, lambda: do_test(cfg, ema.averaged if ema else model)
-            ),
+            hooks.EvalHook(cfg.train.eval_period, evaluate),
         ]
     )
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     if comm.is_main_process():
         # After loading, because it opens files. Last, so that an evaluation's numbers are on the
         # line of their iteration.
-        writers = default_writers(cfg.train.output_dir, cfg.train.max_iter)
+        writers = run_writers(cfg.train.output_dir, cfg.train.max_iter)
         trainer.register_hooks([hooks.PeriodicWriter(writers, period=cfg.train.log_period)])
     trainer.train(trainer.iter + 1 if resuming else 0, cfg.train.max_iter)
 
@@ -177,13 +190,13 @@ def main(args: argparse.Namespace) -> None:
     if cfg.dataloader.get("evaluator") is None:
         raise ValueError(NO_EVALUATOR)
     model = instantiate(cfg.model).to(cfg.train.device)
-    load_for_evaluation(
+    weights = load_for_evaluation(
         model,
         cfg.train.init_checkpoint,
         cfg.train.get("eval_weights"),
         cfg.train.get("allow_unexpected", ()),
     )
-    do_test(cfg, create_ddp_model(model, **cfg.train.ddp))
+    do_test(cfg, create_ddp_model(model, **cfg.train.ddp), weights)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -37,6 +37,9 @@ def test_training_leaves_checkpoint_config_log_metrics_and_results(trained):
     assert results["bbox"]["AP"] > 0
     assert results["segm"]["AP"] > 0
     assert results["seconds_per_batch"] > 0
+    assert "coco_instances_results.json" in names
+    for line in (trained / "metrics.json").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)  # strict JSON has no NaN
 
 
 def test_the_metrics_of_the_evaluation_are_on_the_line_of_their_iteration(trained):
@@ -109,6 +112,8 @@ def test_resuming_a_complete_training_only_evaluates_it_again(toy_root, tmp_path
     train_net("--resume", *TINY, *folders, "train.max_iter=2")
     assert iterations_of(metrics(tmp_path)) == [0, 1]
     assert (tmp_path / "results.json").exists()
+    predictions = sorted(path.name for path in tmp_path.glob("coco_instances_results*"))
+    assert predictions == ["coco_instances_results.1.json", "coco_instances_results.json"]
 
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -170,6 +175,9 @@ def evaluate(trained, toy_root, tmp_path):
         train_net("--eval-only", *folders, *overrides, config=config)
         results = json.loads((output / "results.json").read_text())
         assert results.pop("seconds_per_batch") > 0
+        protocol = results.pop("protocol")
+        assert protocol["weights"]["file"].endswith("model_final.pth")
+        assert protocol["weights"]["kind"] in ("ema", "raw")
         predictions = json.loads((output / "coco_instances_results.json").read_text())
         assert len(predictions) > 20
         return results, predictions
@@ -217,6 +225,7 @@ def test_the_ap_of_a_training_with_ema_is_that_of_evaluating_its_file(
     weights = f"train.init_checkpoint={output / 'model_final.pth'}"
     averaged, predictions = evaluate(weights, *test, name="averaged")
     raw, raw_predictions = evaluate(weights, *test, "train.eval_weights=raw", name="raw")
+    assert reported["protocol"]["weights"] == {"kind": "ema", "file": None, "iteration": 1}
     for task in ("bbox", "segm"):
         assert averaged[task] == reported[task]
         assert averaged[task]["AP"] > 0

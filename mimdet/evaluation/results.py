@@ -46,9 +46,14 @@ def save_results(results: Mapping[str, Any], path: str | os.PathLike) -> None:
 
     Numbers that are not finite, such as the AP of a class without objects, become null.
     """
+    write_json(_without_nan(results), path, indent=2)
+
+
+def write_json(content: Any, path: str | os.PathLike, indent: int | None = None) -> None:
+    """Write strict JSON to a file beside `path` that takes its place when it is complete."""
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
-    text = json.dumps(_without_nan(results), indent=2, allow_nan=False)
+    text = json.dumps(content, indent=indent, allow_nan=False)
     temporary.write_text(text + "\n")
     os.replace(temporary, path)
 
