@@ -1,26 +1,33 @@
 """Checkpoint files: read without running code that they may hold, written whole or not at all."""
 
-import argparse
 import os
 import pickle
 import re
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mimdet.checkpoint.foreign_values import VALUES, described
+from mimdet.checkpoint.other_files import what_it_is
+
 # Under which key files keep the state dict beside other things: ours and MAE, then mmcv and timm.
 _WRAPPERS = ("model", "state_dict", "state_dict_ema")
 
 
-def read_checkpoint(path: str, given_by: str) -> Any:
+def read_checkpoint(path: str, given_by: str, mapped: bool = False) -> Any:
     """Read what a file of ``torch.save`` holds, with tensors on the CPU.
+
+    Of values that are neither tensors nor plain data see `mimdet.checkpoint.foreign_values`.
 
     Args:
         path: the file.
         given_by: the config key or option that names it, for messages.
+        mapped: leave the tensors in the file until they are used, where its format allows it (that
+            of torch 1.6 and later); for who wants names and shapes.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -29,21 +36,33 @@ def read_checkpoint(path: str, given_by: str) -> Any:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"there is no checkpoint {path} ({given_by})")
     try:
-        # MAE's training script saves its argparse.Namespace beside the model; it is plain data.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return _read_torch(path, mapped)
     except Exception as e:  # of any type: torch reads whatever the bytes may mean to it
-        refused = re.search(r"GLOBAL ([\w.]+)", str(e))  # the only place where torch says it
-        reason = (
-            f"contains {refused[1]}, and loading that could execute code"
-            if refused
-            else f"cannot be read as one ({type(e).__name__})"
-        )
         # Of a file that it refuses torch tells at length how to load it all the same.
         cause = None if isinstance(e, pickle.UnpicklingError) else e
         raise ValueError(
-            f"{path} must be a torch checkpoint of tensors ({given_by}), but it {reason}"
+            f"{path} must be a torch checkpoint of tensors ({given_by}), but it {_fault(path, e)}"
         ) from cause
+
+
+def _read_torch(path: str, mapped: bool) -> Any:
+    with torch.serialization.safe_globals(VALUES):
+        is_zip = zipfile.is_zipfile(path)
+        # Of older files nobody tells the names before reading them; they keep to VALUES.
+        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else []
+        with torch.serialization.safe_globals([described(name) for name in foreign]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_zip)
+
+
+def _fault(path: str, error: Exception) -> str:
+    """Why a file could not be read, as the end of "it ..."."""
+    if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):  # the only place where torch says it
+        return (
+            f"contains {refused[1]}, and loading that could execute code; whoever trusts it can "
+            "save its weights alone: torch.save({'model': state_dict}, FILE)"
+        )
+    what = what_it_is(path)
+    return f"is {what}" if what else f"cannot be read as one ({type(error).__name__})"
 
 
 def read_tensors(path: str, given_by: str) -> dict[str, Tensor]:
@@ -58,10 +77,7 @@ def read_tensors(path: str, given_by: str) -> dict[str, Tensor]:
         FileNotFoundError: if there is no such file.
         ValueError: if `read_checkpoint` refuses the file, or it holds no state dict.
     """
-    content = read_checkpoint(path, given_by)
-    state_dict = content
-    if isinstance(content, Mapping):
-        state_dict = next((content[key] for key in _WRAPPERS if key in content), content)
+    state_dict = state_dict_of(read_checkpoint(path, given_by))
     if not isinstance(state_dict, Mapping) or not state_dict:
         raise ValueError(
             f"{path} must hold a state dict or a dict with one under "
@@ -71,6 +87,13 @@ def read_tensors(path: str, given_by: str) -> dict[str, Tensor]:
     if not tensors:
         raise ValueError(f"{path} holds no tensors ({given_by})")
     return tensors
+
+
+def state_dict_of(content: Any) -> Any:
+    """The state dict in what a file holds, without its wrapper; unchecked."""
+    if not isinstance(content, Mapping):
+        return content
+    return next((content[key] for key in _WRAPPERS if key in content), content)
 
 
 def write_checkpoint(content: dict, output: str) -> None:

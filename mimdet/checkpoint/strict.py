@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from detectron2.checkpoint import DetectionCheckpointer
 from mimdet.checkpoint.convert import detect_source
-from mimdet.checkpoint.file import read_tensors
+from mimdet.checkpoint.file import read_checkpoint, state_dict_of
 from mimdet.layers.pos_embed import TablesOfAnyGrid
 
 logger = logging.getLogger(__name__)
+
+_KEY = "train.init_checkpoint"
 
 # Names of buffers that older Detectron2 versions saved and newer ones compute.
 _OBSOLETE = ("*anchor_generator.cell_anchors.*", "pixel_mean", "pixel_std")
@@ -74,13 +76,12 @@ class StrictCheckpointer(DetectionCheckpointer):
         return super().load(path, checkpointables)
 
     def _load_file(self, f: str) -> Any:
-        try:
+        if f.endswith((".pkl", ".pyth")):  # pickled arrays of Detectron2, and files of pycls
             return _with_state_dict(super()._load_file(f), f)
-        except ValueError:
-            tensors = _foreign_tensors(f)
-            if tensors is None:
-                raise
-            return {"model": tensors}
+        content = read_checkpoint(f, _KEY)
+        if not isinstance(content, Mapping) or "model" not in content:
+            content = {"model": state_dict_of(content)}
+        return _with_state_dict(dict(content), f)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         by_heuristics = bool(checkpoint.get("matching_heuristics", False))
@@ -145,23 +146,16 @@ def _with_state_dict(checkpoint: dict[str, Any], path: str) -> dict[str, Any]:
     """The checkpoint, if its model is a state dict; upstream takes any content for one."""
     model = checkpoint["model"]
     if not isinstance(model, Mapping):
-        raise ValueError(f"{path} is not a checkpoint: its model is {type(model).__name__}")
+        raise ValueError(
+            f"{path} is not a checkpoint: its model is {type(model).__name__} ({_KEY})"
+        )
     for name, value in model.items():
         if not isinstance(value, Tensor | np.ndarray):
             raise ValueError(
                 f"{path} is not a checkpoint: it must hold a state dict, or a dict with one under "
-                f"'model', but its entry {name!r} is {type(value).__name__} (train.init_checkpoint)"
+                f"'model', but its entry {name!r} is {type(value).__name__} ({_KEY})"
             )
     return checkpoint
-
-
-def _foreign_tensors(path: str) -> dict[str, Tensor] | None:
-    """The state dict of a file of mmcv or timm, which have it under another key than "model"."""
-    try:
-        tensors = read_tensors(path, "train.init_checkpoint")
-    except ValueError:
-        return None
-    return tensors if detect_source(_without_module(tensors)) else None
 
 
 def _without_module(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:

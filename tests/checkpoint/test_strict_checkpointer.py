@@ -1,14 +1,17 @@
 """StrictCheckpointer: loads everything or says why not, and takes over position grids."""
 
 import logging
+from argparse import Namespace
+from datetime import datetime
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from golden_models import fill
 from timm import create_model
 from torch import nn
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.structures import ImageList
 from mimdet.checkpoint.convert import Source
 from mimdet.checkpoint.strict import StrictCheckpointer
@@ -345,20 +348,6 @@ def their_source(monkeypatch):
     monkeypatch.setattr("mimdet.checkpoint.convert.SOURCES", (source,))
 
 
-def read_as_upstream(self, path: str) -> dict:
-    """What upstream's `_load_file` makes of a torch file: all of it is the model, or "model" is."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    return content if "model" in content else {"model": content}
-
-
-@pytest.fixture(params=["this one", "upstream"])
-def provider(request, monkeypatch):
-    """Files are read as the installed Detectron2 reads them, and as upstream does."""
-    if request.param == "upstream":
-        monkeypatch.setattr(DetectionCheckpointer, "_load_file", read_as_upstream)
-
-
-@pytest.mark.usefixtures("provider")
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize(
     "wrapped",
@@ -378,7 +367,6 @@ def test_known_names_of_others_are_converted(tmp_path, caplog, their_source, wra
     assert "names of theirs, which are converted" in caplog.text
 
 
-@pytest.mark.usefixtures("provider")
 def test_a_converted_checkpoint_must_fit_all_the_same(tmp_path, their_source):
     names = theirs(two_layers().state_dict())
     del names["their_body.bias"]
@@ -387,12 +375,27 @@ def test_a_converted_checkpoint_must_fit_all_the_same(tmp_path, their_source):
         StrictCheckpointer(two_layers()).load(str(tmp_path / "model.pth"))
 
 
-@pytest.mark.usefixtures("provider")
-@pytest.mark.parametrize(
-    "content",
-    [{"state_dict": {"x": torch.ones(1)}, "meta": {}}, {"a": 1}, {"model": 3}, {"model": {"a": 1}}],
-)
-def test_a_wrapped_file_of_unknown_names_is_refused_as_before(tmp_path, their_source, content):
+@pytest.mark.parametrize("content", [{"a": 1}, {"model": 3}, {"model": {"a": 1}}, [1]])
+def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "model.pth")
-    with pytest.raises(ValueError, match="model.pth is not a checkpoint"):
+    with pytest.raises(ValueError, match=r"model.pth is not a checkpoint.*\(train.init_checkpoint"):
+        StrictCheckpointer(two_layers()).load(str(tmp_path / "model.pth"))
+
+
+# --- files with more than weights, and files that are none ----------------------------------------
+
+
+@pytest.mark.parametrize("wrapper", ["model", "state_dict", "state_dict_ema"])
+def test_weights_are_loaded_from_any_wrapper_whatever_harmless_is_beside_them(tmp_path, wrapper):
+    content = {wrapper: two_layers().state_dict(), "best": np.float64(1.5)}
+    content |= {"date": datetime(2022, 1, 2), "folder": Path("a"), "args": Namespace(lr=0.1)}
+    torch.save(content, tmp_path / "model.pth")
+    model = emptied(two_layers())
+    StrictCheckpointer(model).load(str(tmp_path / "model.pth"))
+    assert_same_state(model, two_layers())
+
+
+def test_a_file_that_is_none_is_named_with_the_key(tmp_path):
+    (tmp_path / "model.pth").write_text("<html>")
+    with pytest.raises(ValueError, match=r"\(train.init_checkpoint\), but it is a web page"):
         StrictCheckpointer(two_layers()).load(str(tmp_path / "model.pth"))
