@@ -1,9 +1,15 @@
 """Small COCO files for tests: sound ones, and ways to make every field something else."""
 
+import contextlib
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 WIDTH, HEIGHT = 64, 48
 _BOXES = {1: [8.0, 8.0, 24.0, 16.0], 2: [34.0, 26.0, 26.0, 18.0]}
@@ -57,3 +63,13 @@ def changed(section: str, field: str, value: Any, entries: slice = slice(None)) 
         if value is not ...:
             entry[field] = copy.deepcopy(value)
     return content
+
+
+@contextlib.contextmanager
+def own_catalogs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *names: str) -> Iterator[None]:
+    """Datasets of these names are known only inside the block, and their truth in `tmp_path`."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yield
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        for name in set(names) & set(catalog.list()):
+            catalog.remove(name)

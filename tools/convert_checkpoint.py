@@ -10,6 +10,7 @@ Where a file differs from what is expected, rename first, by regular expressions
     python tools/convert_checkpoint.py THEIRS.pth OURS.pth --rename '^encoder\.' backbone.
 """
 
+from mimdet.checkpoint.average import CHOICES
 from mimdet.checkpoint.convert import SOURCES
 from mimdet.checkpoint.convert_file import NATIVE, convert_file
 from mimdet.command_line import mistakes_in_one_line, tool_parser
@@ -43,6 +44,11 @@ def main(argv: list[str] | None = None) -> None:
         metavar="PATTERN",
         help="leave these names out, after renaming ('head.*'); may be repeated",
     )
+    parser.add_argument(
+        "--weights",
+        choices=CHOICES,
+        help="average (train.ema) or trained weights; by default the average if there is one",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     args = parser.parse_intermixed_args(argv)
     with mistakes_in_one_line(parser):
@@ -54,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
             renames=args.rename,
             drop=args.drop,
             overwrite=args.overwrite,
+            weights=args.weights,
         )
     print(report)
 

@@ -10,7 +10,7 @@ The full file starts MIMDet with its decoder, the other one is for classifiers a
 import sys
 from argparse import SUPPRESS
 
-from mimdet.checkpoint.evaluated import CHOICES, averaged_weights
+from mimdet.checkpoint.average import CHOICES, choose_weights
 from mimdet.checkpoint.export import encoder_weights, full_weights
 from mimdet.checkpoint.file import read_checkpoint, write_checkpoint
 from mimdet.command_line import mistakes_in_one_line, tool_parser
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("nothing to write: give --full FILE, --encoder FILE or both")
     with mistakes_in_one_line(parser):
         checkpoint = read_checkpoint(args.checkpoint, "the checkpoint to export")
-        kind = args.weights or ("raw" if averaged_weights(checkpoint) is None else "ema")
+        kind = choose_weights(checkpoint, args.weights, args.checkpoint)
         weights = full_weights(checkpoint, averaged=kind == "ema")
         print(f"the {_KINDS[kind]} weights of {args.checkpoint}", file=sys.stderr)
         for path, content in ((args.full, weights), (args.encoder, encoder_weights(weights))):

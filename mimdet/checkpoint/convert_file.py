@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from mimdet.checkpoint.average import averaged_weights, choose_weights
 from mimdet.checkpoint.convert import SOURCES, Source, detect_source
-from mimdet.checkpoint.file import read_tensors, write_checkpoint
+from mimdet.checkpoint.file import read_checkpoint, tensors_in, write_checkpoint
 
 NATIVE = "native"
+_GIVEN_BY = "the checkpoint to convert"
 
 
 def convert_file(
@@ -23,6 +25,7 @@ def convert_file(
     renames: Sequence[Sequence[str]] = (),
     drop: Sequence[str] = (),
     overwrite: bool = False,
+    weights: str | None = None,
 ) -> str:
     """Write a converted copy of a checkpoint, whole or not at all.
 
@@ -36,6 +39,8 @@ def convert_file(
             order before all else; for files whose names differ from what a source expects.
         drop: `fnmatch` patterns of renamed names that are left out, such as those of a classifier.
         overwrite: replace `output` if it exists.
+        weights: "ema" or "raw" of a file of ours that has an average of its weights; by default
+            the average where there is one.
 
     Returns:
         A report of what was read, converted and written.
@@ -47,7 +52,10 @@ def convert_file(
             a pattern of `drop` matches none, or the wanted direction does not exist.
     """
     _check_output(path, output, overwrite)
-    tensors = _rename(read_tensors(path, "the checkpoint to convert"), renames)
+    content = read_checkpoint(path, _GIVEN_BY)
+    kind = choose_weights(content, weights, path)
+    taken = averaged_weights(content) if kind == "ema" else content
+    tensors = _rename(tensors_in(taken, path, _GIVEN_BY), renames)
     tensors = _without(tensors, drop)
     if to == NATIVE:
         converter = _source_of(tensors, path) if source is None else _named(source)
@@ -58,7 +66,8 @@ def convert_file(
             raise ValueError(f"{to} must have a way back from our names, but it has none")
         converted, wrapper = converter.from_native(tensors), converter.wrapper
     write_checkpoint({wrapper: converted}, output)
-    return _report(path, tensors, output, converted, converter.name, to)
+    read = f"{path}, its averaged weights (EMA)" if kind == "ema" else path
+    return _report(read, tensors, output, converted, converter.name, to)
 
 
 def _check_output(path: str, output: str, overwrite: bool) -> None:

@@ -1,25 +1,16 @@
-"""Weights for an evaluation: which of a checkpoint's it takes, and that it takes all of them."""
+"""Weights for an evaluation: the average of a file where it has one, and all of them from it."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from mimdet.checkpoint.average import CHOICES, averaged_weights, choose_weights
 from mimdet.checkpoint.strict import StrictCheckpointer
 
 logger = logging.getLogger(__name__)
-
-AVERAGE_KEYS = ("trainer", "hooks", "EMA")
-"""Where a checkpoint keeps the moving average of the weights, by their names in the model.
-
-It is the state of the hook `mimdet.engine.hooks.EMA`: Detectron2's trainer saves a hook's state
-under the name of its class, and reads it from there when a run is resumed.
-"""
-
-CHOICES = ("ema", "raw")
-"""Values of ``train.eval_weights``: the moving average, or the weights that were trained."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +18,7 @@ class EvaluatedWeights:
     """Which weights are evaluated.
 
     Attributes:
-        kind: one of `CHOICES`.
+        kind: "ema" or "raw".
         file: the checkpoint, as it was given; None for those of a training that goes on.
         iteration: after which they were saved, counted from 0; None if the file does not say.
     """
@@ -35,14 +26,6 @@ class EvaluatedWeights:
     kind: str
     file: str | None = None
     iteration: int | None = None
-
-
-def averaged_weights(checkpoint: Any) -> Mapping[str, Tensor] | None:
-    """The moving average that a checkpoint holds, None if it has none."""
-    found = checkpoint
-    for key in AVERAGE_KEYS:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found or None
 
 
 def load_for_evaluation(
@@ -59,7 +42,7 @@ def load_for_evaluation(
     Args:
         model: on its device, not yet wrapped for distributed training.
         path: see `DetectionCheckpointer.load`.
-        weights: of `CHOICES` (``train.eval_weights``); None takes the average if there is one.
+        weights: "ema" or "raw" (``train.eval_weights``); None takes the average if there is one.
         allow_unexpected: `fnmatch` patterns of names in the file that the model need not have.
 
     Raises:
@@ -93,20 +76,15 @@ class _EvaluationCheckpointer(StrictCheckpointer):
 
     def _load_file(self, f: str) -> Any:
         checkpoint = super()._load_file(f)
+        self.kind = choose_weights(checkpoint, self._weights, f)
         average = averaged_weights(checkpoint)
-        if average is None:
-            if self._weights == "ema":
-                raise ValueError(
-                    f"train.eval_weights=ema needs the average of the weights, and {f} has none: "
-                    "its run had no train.ema.decay; train.eval_weights=raw takes what it has"
-                )
-            logger.info(f"The weights of {f} are taken; it has no average of them (train.ema)")
-        elif self._weights == "raw":
-            logger.info(f"The raw weights of {f} are taken, not their average (train.eval_weights)")
-        else:
-            self.kind = "ema"
+        if self.kind == "ema":
             checkpoint["model"] = average
             logger.info(
                 f"The averaged weights (EMA) of {f} are taken; train.eval_weights=raw takes the raw"
             )
+        elif average is not None:
+            logger.info(f"The raw weights of {f} are taken, not their average (train.eval_weights)")
+        else:
+            logger.info(f"The weights of {f} are taken; it has no average of them (train.ema)")
         return checkpoint

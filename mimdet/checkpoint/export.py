@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from mimdet.checkpoint.average import averaged_weights
 from mimdet.checkpoint.convert.mae import strip_prefixes
-from mimdet.checkpoint.evaluated import averaged_weights
 
 _DECODER = ("mask_token", "decoder_")
 

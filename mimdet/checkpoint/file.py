@@ -77,7 +77,12 @@ def read_tensors(path: str, given_by: str) -> dict[str, Tensor]:
         FileNotFoundError: if there is no such file.
         ValueError: if `read_checkpoint` refuses the file, or it holds no state dict.
     """
-    state_dict = state_dict_of(read_checkpoint(path, given_by))
+    return tensors_in(read_checkpoint(path, given_by), path, given_by)
+
+
+def tensors_in(content: Any, path: str, given_by: str) -> dict[str, Tensor]:
+    """The tensors of the state dict in what a file holds, see `read_tensors`."""
+    state_dict = state_dict_of(content)
     if not isinstance(state_dict, Mapping) or not state_dict:
         raise ValueError(
             f"{path} must hold a state dict or a dict with one under "

@@ -28,12 +28,16 @@ def build_evaluator(cfg: DictConfig, results_file: Path) -> RunEvaluator:
     node = cfg.dataloader.evaluator.copy()
     target = node._target_
     target = locate(target) if isinstance(target, str) else target
-    if "output_dir" not in node and "output_dir" in inspect.signature(target).parameters:
+    truth = _truth(node.get("dataset_name"))
+    takes_folder = "output_dir" in inspect.signature(target).parameters
+    # For a dataset without a file of its annotations the evaluator writes one, and takes it again
+    # for whatever data the next run in that folder has: nobody gets that without asking for it.
+    if takes_folder and "output_dir" not in node and truth.json_file:
         OmegaConf.update(node, "output_dir", cfg.train.output_dir, force_add=True)
     folder = node.get("output_dir")
     return RunEvaluator(
         instantiate(node),
-        _truth(node.get("dataset_name")),
+        truth,
         results_file,
         Path(folder) if folder else None,
         adds_masks=node.get("tasks") is None,

@@ -10,7 +10,7 @@ from mmdet_weights import filled
 
 from mimdet.checkpoint import convert_file as module
 from mimdet.checkpoint.convert import SOURCES, Source, detect_source
-from mimdet.checkpoint.convert.vitdet_mmdet import to_native
+from mimdet.checkpoint.convert.vitdet_mmdet import from_native, to_native
 from mimdet.checkpoint.convert_file import convert_file
 
 
@@ -47,6 +47,25 @@ def test_weights_are_taken_before_their_moving_average(theirs, paths):
     torch.save({"state_dict_ema": average, "state_dict": theirs}, paths[0])
     convert_file(*paths)
     assert_same(torch.load(paths[1], weights_only=True)["model"], to_native(theirs))
+
+
+@pytest.mark.parametrize("weights, is_average", [(None, True), ("ema", True), ("raw", False)])
+def test_of_a_run_with_ema_the_average_is_taken_and_the_report_says_so(
+    theirs, paths, weights, is_average
+):
+    ours = to_native(theirs)
+    average = {name: value * 2 for name, value in ours.items()}
+    torch.save({"model": ours, "trainer": {"hooks": {"EMA": average}}}, paths[0])
+    report = convert_file(*paths, to="vitdet_mmdet", weights=weights)
+    expected = from_native(average) if is_average else theirs
+    assert_same(torch.load(paths[1], weights_only=True)["state_dict"], expected)
+    assert report.startswith(f"{paths[0]}{', its averaged weights (EMA)' * is_average}: 357")
+
+
+def test_an_average_that_is_asked_for_must_be_there(theirs, paths):
+    torch.save({"model": theirs}, paths[0])
+    with pytest.raises(ValueError, match="has no average of its weights: the run had no"):
+        convert_file(*paths, weights="ema")
 
 
 def test_there_and_back_gives_the_same_file(theirs, paths, tmp_path):

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from detectron2.engine import SimpleTrainer
-from mimdet.checkpoint.evaluated import EvaluatedWeights, averaged_weights, load_for_evaluation
+from mimdet.checkpoint.average import averaged_weights
+from mimdet.checkpoint.evaluated import EvaluatedWeights, load_for_evaluation
 from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.engine.hooks import EMA
 
@@ -78,7 +79,7 @@ def test_a_file_without_an_average_gives_what_it_has_and_the_log_says_so(tmp_pat
 def test_an_average_that_is_asked_for_must_be_there(tmp_path):
     path = str(tmp_path / "model.pth")
     torch.save({"model": Loss().state_dict(), "trainer": {"iteration": 1}}, path)
-    with pytest.raises(ValueError, match=f"needs the average of the weights, and {path} has none"):
+    with pytest.raises(ValueError, match=f"{path} has no average of its weights: the run had no"):
         load_for_evaluation(Loss(), path, "ema")
 
 

@@ -11,7 +11,6 @@ from config_files import load_stem
 from toy_runs import CONFIG
 
 from detectron2.config import LazyConfig, instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.structures import Boxes, Instances
 from mimdet.checkpoint.evaluated import EvaluatedWeights
@@ -23,12 +22,9 @@ NAME = "evaluation_val"
 
 
 @pytest.fixture(autouse=True)
-def _own_cache_and_catalogs(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    yield
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        if NAME in catalog.list():
-            catalog.remove(NAME)
+def _own_catalogs(tmp_path, monkeypatch):
+    with coco_files.own_catalogs(tmp_path, monkeypatch, NAME):
+        yield
 
 
 def config_of(folder: Path, content: dict, **evaluator):

@@ -7,7 +7,6 @@ from PIL import Image
 from toy_runs import REPOSITORY, load_script
 
 from detectron2.config import instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from mimdet.config import load_config
 from mimdet.engine.follow_data import follow_data
 from mimdet.engine.preflight import preflight
@@ -19,13 +18,9 @@ NAMES = ("preflight_train", "preflight_val")
 
 
 @pytest.fixture(autouse=True)
-def _own_cache_and_catalogs(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    yield
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        for name in NAMES:
-            if name in catalog.list():
-                catalog.remove(name)
+def _own_catalogs(tmp_path, monkeypatch):
+    with coco_files.own_catalogs(tmp_path, monkeypatch, *NAMES):
+        yield
 
 
 @pytest.fixture

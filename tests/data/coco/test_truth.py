@@ -18,12 +18,9 @@ NAME = "test_truth"
 
 
 @pytest.fixture(autouse=True)
-def _own_cache_and_catalogs(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    yield
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        if NAME in catalog.list():
-            catalog.remove(NAME)
+def _own_catalogs(tmp_path, monkeypatch):
+    with coco_files.own_catalogs(tmp_path, monkeypatch, NAME):
+        yield
 
 
 @pytest.fixture
