@@ -273,7 +273,12 @@ def test_annotation_without_category_is_reported_with_file_and_annotation(write,
 @pytest.mark.lite
 @pytest.mark.parametrize(
     "section, key",
-    [("images", "file_name"), ("images", "height"), ("annotations", "id"), ("categories", "name")],
+    [
+        ("images", "file_name"),
+        ("images", "height"),
+        ("annotations", "image_id"),
+        ("categories", "name"),
+    ],
 )
 def test_entries_that_lack_a_key_are_named(write, section, key):
     value = content(annotation())

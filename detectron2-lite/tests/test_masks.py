@@ -1,6 +1,7 @@
 """Bit masks, polygons, masks of regions, and pasting."""
 
 import copy
+import math
 
 import golden_data as golden
 import numpy as np
@@ -478,3 +479,27 @@ def test_polygons_of_one_instance_are_rasterised_within_a_box():
     assert torch.equal(mask, PolygonMasks([[polygon]]).crop_and_resize(boxes, 14)[0])
     assert mask.sum() == 120
     assert polygon_area(polygon[0::2], polygon[1::2]) == 1200
+
+
+@pytest.mark.lite
+@pytest.mark.parametrize("far", [1e8, -1e8, 1e9, 1e30, math.inf, math.nan])
+def test_far_coordinates_are_refused_before_they_end_the_process(far):
+    near, away = np.array([0.0, 0, 9, 0, 9, 9]), np.array([0.0, 0, far, 0, far, far])
+    masks = PolygonMasks([[near], [near, away]])
+    boxes = torch.tensor([[0.0, 0, 40, 40]] * 2)
+    with pytest.raises(ValueError, match="polygon of instance 1 reaches from .* 28 x 28 .*too far"):
+        masks.crop_and_resize(boxes, 28)
+    with pytest.raises(ValueError, match="polygon of instance 0 reaches from .* 50 x 60 .*too far"):
+        polygons_to_bitmask([away], 50, 60)
+
+
+@pytest.mark.lite
+def test_a_polygon_with_many_long_edges_is_refused():
+    zigzag = np.tile([0.0, 0.0, 1e6, 0.0], 50)
+    with pytest.raises(ValueError, match="reaches from 0 to 1e.06 .*too far"):
+        polygons_to_bitmask([zigzag], 50, 60)
+
+
+def test_a_polygon_that_reaches_out_of_the_image_is_cut_off():
+    bitmap = polygons_to_bitmask([np.array([-1e5, -1e5, 1e5, -1e5, 1e5, 1e5, -1e5, 1e5])], 5, 6)
+    assert bitmap.all()

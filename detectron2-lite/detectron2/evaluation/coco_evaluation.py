@@ -40,8 +40,8 @@ class COCOEvaluator(InstanceEvaluator):
 
     Raises:
         KeyError: an annotation of the ground truth has no area or `iscrowd`.
-        ValueError: unknown task, `max_dets_per_image` below 1, or no `output_dir` for a data set
-            without `json_file`.
+        ValueError: unknown task, `max_dets_per_image` below 1, no `output_dir` for a data set
+            without `json_file`, or an annotation of the ground truth cannot be scored.
 
     Reference: Lin et al. 2014, arXiv 1405.0312, and the metrics of cocodataset.org.
     """
@@ -69,6 +69,7 @@ class COCOEvaluator(InstanceEvaluator):
             own_entries(read_coco_file(self._json_file)),
             self._json_file,
             {"annotations": {"area", "iscrowd"}},
+            tasks,
         )
 
     def _ground_truth_file(self, dataset_name: str, allow_cached: bool) -> str:

@@ -38,7 +38,8 @@ class LVISEvaluator(InstanceEvaluator):
 
     Raises:
         KeyError: the ground truth lacks a key that evaluation needs.
-        ValueError: unknown task, or `max_dets_per_image` below 1.
+        ValueError: unknown task, `max_dets_per_image` below 1, or an annotation of the ground truth
+            cannot be scored.
 
     Reference: Gupta et al. 2019, arXiv 1908.03195.
     """
@@ -65,7 +66,7 @@ class LVISEvaluator(InstanceEvaluator):
             content["annotations"] = [a for a in annotations if a.get("area", 1) > 0]
             for annotation in annotations:
                 annotation.pop("iscrowd", None)
-        self._ground_truth = GroundTruth(content, self._json_file, _REQUIRED_KEYS)
+        self._ground_truth = GroundTruth(content, self._json_file, _REQUIRED_KEYS, tasks)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Write the result files, compute the metrics and drop the predictions.

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
+from detectron2.data.datasets.coco_file import sorted_ids
+from detectron2.evaluation.truth import has_mask, name_of, scorable_annotations
+
 logger = logging.getLogger(__name__)
 
 
@@ -18,6 +21,7 @@ class GroundTruth:
         content: of an annotation file; its entries are changed.
         json_file: for messages.
         required: the keys that evaluation needs in each entry, by section.
+        tasks: of "bbox" and "segm", those that will be scored; None if that is not known yet.
 
     Attributes:
         category_ids: the ids of all categories, ascending.
@@ -25,7 +29,8 @@ class GroundTruth:
             none.
 
     Raises:
-        KeyError: an entry lacks a key, which would otherwise be found after hours of inference.
+        KeyError, ValueError: an entry lacks a key or has a value that cannot be scored, which would
+            otherwise be found after hours of inference.
     """
 
     def __init__(
@@ -33,31 +38,50 @@ class GroundTruth:
         content: dict[str, Any],
         json_file: str | os.PathLike,
         required: Mapping[str, set[str]],
+        tasks: Sequence[str] | None = None,
     ):
         for section, keys in required.items():
             for entry in content.get(section, []):
                 if missing := keys - entry.keys():
                     raise KeyError(
                         f"evaluation needs {sorted(keys)} in each of the {section}, but id "
-                        f"{entry['id']} in {json_file} has no {min(missing)!r}"
+                        f"{entry.get('id')} in {json_file} has no {min(missing)!r}"
                     )
         self.annotated = "annotations" in content
-        self.category_ids = sorted(entry["id"] for entry in content.get("categories", []))
         # The engine takes integers only. Numbers in the order of the ids keep the order of ties.
-        ids = sorted({image["id"] for image in content["images"]})
-        self._numbers = {image_id: number for number, image_id in enumerate(ids)}
+        self.category_ids = sorted_ids(content.get("categories", []), "categories", json_file)
+        self._numbers = _numbers(sorted_ids(content["images"], "images", json_file))
+        whole = all(isinstance(number, int) for number in self.category_ids)
+        self._categories = {} if whole else _numbers(self.category_ids)
+        known = scorable_annotations(content, json_file, tasks or ("bbox", "segm"))
+        without = (name_of(a, json_file) for a in known if not has_mask(a))
+        self._without_mask = next(without, None)
+        if "segm" in (tasks or ()):
+            self._check_masks()
         for image in content["images"]:
             image["id"] = self._numbers[image["id"]]
-        annotations = content.get("annotations", [])
-        known = [a for a in annotations if a["image_id"] in self._numbers]
+        for category in content.get("categories", []):
+            category["id"] = self._category(category["id"])
         for annotation in known:
             annotation["image_id"] = self._numbers[annotation["image_id"]]
+            annotation["category_id"] = self._category(annotation["category_id"])
         self._index = COCO({**content, "annotations": known})
 
     @property
     def image_ids(self) -> set[Any]:
         """The ids of all images."""
         return set(self._numbers)
+
+    def _category(self, category_id: Any) -> int:
+        return self._categories.get(category_id, category_id)
+
+    def _check_masks(self) -> None:
+        if self._without_mask is not None:
+            raise ValueError(
+                f"{self._without_mask} has no segmentation (run lengths, or polygons of at least "
+                "three points) to be scored in task 'segm'; add it, or evaluate with "
+                "tasks=('bbox',)"
+            )
 
     def score(
         self,
@@ -82,13 +106,21 @@ class GroundTruth:
             Shares of 1, or -1 where undefined, by name: AP_all, AP_50, AP_75, AP_small, AP_medium,
             AP_large, and with `lvis` APr, APc, APf. And the precision (T, R, K, A, M) at T
             overlaps, R recalls, for K categories, A areas and M limits.
+
+        Raises:
+            ValueError: the task is "segm", and an annotation has no mask.
         """
+        if task == "segm":
+            self._check_masks()
         # Without a box the engine takes the area of a mask, not of its box, for small, medium and
         # large.
         dropped = "bbox" if task == "segm" else "segmentation"
         detections = [
             {k: v for k, v in result.items() if k != dropped}
-            | {"image_id": self._numbers[result["image_id"]]}
+            | {
+                "image_id": self._numbers[result["image_id"]],
+                "category_id": self._category(result["category_id"]),
+            }
             for result in results
         ]
         engine = COCOeval_faster(
@@ -109,6 +141,10 @@ class GroundTruth:
         # The last two are not among those of COCO: recall at a single overlap.
         print(*lines[:-2], sep="\n")
         return engine.stats_as_dict, engine.eval["precision"]
+
+
+def _numbers(ids: Sequence[Any]) -> dict[Any, int]:
+    return {entry_id: number for number, entry_id in enumerate(ids)}
 
 
 def mean_precision(precision: np.ndarray) -> float:

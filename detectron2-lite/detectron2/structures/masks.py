@@ -17,6 +17,24 @@ Polygons = Sequence[np.ndarray]
 _CROP_CHUNK = 32
 
 
+# C code counts fifths of pixels by 32-bit integers, and reserves memory for each on an outline.
+_FARTHEST = 1e8
+_LONGEST = 2e7
+
+
+def is_too_far(polygon: np.ndarray) -> bool:
+    """Whether rasterising a polygon could end the process: it reaches too far, or is not finite.
+
+    Args:
+        polygon: flat array x0, y0, x1, y1, ... in pixels.
+    """
+    points = polygon.reshape(-1, 2)
+    if not np.abs(points).max() <= _FARTHEST:  # so that it holds for NaN as well
+        return True
+    steps = np.abs(np.diff(points, axis=0, append=points[:1]))
+    return bool(steps.max(axis=1).sum() > _LONGEST)
+
+
 def polygons_to_bitmask(polygons: Polygons, height: int, width: int) -> np.ndarray:
     """Rasterise the union of polygons.
 
@@ -27,6 +45,9 @@ def polygons_to_bitmask(polygons: Polygons, height: int, width: int) -> np.ndarr
 
     Returns:
         (height, width) bool; all False without polygons.
+
+    Raises:
+        ValueError: if a coordinate is too far away, or is not finite.
     """
     return _rasterize([polygons], height, width)[0]
 
@@ -36,11 +57,27 @@ def _rasterize(instances: Sequence[Polygons], height: int, width: int) -> np.nda
     masks = np.zeros((len(instances), height, width), dtype=bool)
     drawn = [i for i, polygons in enumerate(instances) if len(polygons) > 0]
     if drawn:
+        _check_reach(instances, height, width)
         rles = [
             mask_util.merge(mask_util.frPyObjects(list(instances[i]), height, width)) for i in drawn
         ]
         masks[drawn] = mask_util.decode(rles).transpose(2, 0, 1)  # (H, W, n) -> (n, H, W)
     return masks
+
+
+def _check_reach(instances: Sequence[Polygons], height: int, width: int) -> None:
+    polygons = [np.asarray(polygon) for instance in instances for polygon in instance]
+    # An outline is no longer than this: so nearly always one look at all of them is enough.
+    if np.abs(np.concatenate(polygons)).max() * max(map(len, polygons)) <= _LONGEST:
+        return
+    for index, instance in enumerate(instances):
+        for polygon in instance:
+            if is_too_far(np.asarray(polygon)):
+                raise ValueError(
+                    f"a polygon of instance {index} reaches from {np.min(polygon):g} to "
+                    f"{np.max(polygon):g} in a mask of {height} x {width} pixels, too far to be "
+                    "rasterised; correct its coordinates"
+                )
 
 
 def compressed_rle(rle: dict[str, Any]) -> dict[str, Any]:
@@ -239,6 +276,7 @@ class PolygonMasks:
 
         Raises:
             AssertionError: if there is not one box per instance.
+            ValueError: if a coordinate is too far from its box, or is not finite.
         """
         _assert_one_box_per_mask(boxes, self)
         # The scale is computed in float32 and applied in float64, like upstream Detectron2 does.

@@ -8,7 +8,12 @@ from typing import Any
 
 from detectron2.data.catalog import MetadataCatalog
 from detectron2.data.datasets.coco_export import convert_to_coco_dict, convert_to_coco_json
-from detectron2.data.datasets.coco_file import index_by_image, is_polygon, read_coco_file
+from detectron2.data.datasets.coco_file import (
+    index_by_image,
+    is_polygon,
+    read_coco_file,
+    sorted_ids,
+)
 from detectron2.data.datasets.register import register_file
 from detectron2.structures import BoxMode
 from detectron2.structures.masks import compressed_rle
@@ -92,7 +97,7 @@ def load_coco_json(
                 for annotation in annotations[image_id]
             ],
         }
-        for image_id in sorted(images)
+        for image_id in sorted_ids(content["images"], "images", json_file)
     ]
     _drop_without_valid_polygon(records, annotations, json_file)
     return records
@@ -104,7 +109,7 @@ def _set_categories(
     if "categories" not in content:
         raise KeyError(f"{json_file} has no 'categories', which dataset {dataset_name!r} needs")
     names = {category["id"]: category["name"] for category in content["categories"]}
-    ids = sorted(names)
+    ids = sorted_ids(content["categories"], "categories", json_file)
     if ids != list(range(1, len(ids) + 1)) and "coco" not in dataset_name:
         logger.warning(
             "Category ids of %s are not 1..%d; they are mapped to 0..%d in ascending order.",
@@ -125,7 +130,7 @@ def _standard_annotation(
     extra_keys: list[str],
     json_file: str | os.PathLike,
 ) -> dict[str, Any]:
-    where = f"annotation {annotation['id']} of image {annotation['image_id']} in {json_file}"
+    where = f"annotation {annotation.get('id')} of image {annotation['image_id']} in {json_file}"
     assert annotation.get("ignore", 0) == 0, f"{where} has 'ignore' set, which is not supported"
     # Lists are copied, because the parsed file is kept for others.
     result = {key: annotation[key] for key in ("iscrowd", "category_id") if key in annotation}
@@ -142,7 +147,7 @@ def _standard_annotation(
     if id_map is not None:
         if annotation["category_id"] not in id_map:
             raise KeyError(
-                f"{where} has category_id {annotation['category_id']}, which is not in the "
+                f"{where} has category_id {annotation['category_id']!r}, which is not in the "
                 f"'categories' of the file ({sorted(id_map)})"
             )
         result["category_id"] = id_map[annotation["category_id"]]
@@ -182,7 +187,7 @@ def _drop_without_valid_polygon(
     dropped = []
     for record in records:
         pairs = list(zip(record["annotations"], annotations[record["image_id"]], strict=True))
-        dropped += [source["id"] for ours, source in pairs if ours.get("segmentation") == []]
+        dropped += [source.get("id") for ours, source in pairs if ours.get("segmentation") == []]
         record["annotations"] = [ours for ours, _ in pairs if ours.get("segmentation") != []]
     if dropped:
         logger.warning(

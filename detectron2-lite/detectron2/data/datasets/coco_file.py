@@ -14,9 +14,12 @@ logger = logging.getLogger(__name__)
 # An image also needs the key that tells where it is.
 _REQUIRED_KEYS = {
     "images": {"id", "height", "width"},
-    "annotations": {"id", "image_id", "category_id"},
+    "annotations": {"image_id", "category_id"},
     "categories": {"id", "name"},
 }
+
+_ID_KEYS = {"id", "image_id", "category_id"}
+_ID_TYPES = {int, str, float}
 
 # Parsed annotations take about five times the memory of the file, 2 GB per process for
 # instances_train2017.json. Two files let a run that is evaluated on its training set and a test set
@@ -116,11 +119,36 @@ def _unique_images(images: list[dict], json_file: str | os.PathLike) -> dict[Any
 def _check_annotation_ids(annotations: list[dict], json_file: str | os.PathLike) -> None:
     images: dict[Any, Any] = {}
     for annotation in annotations:
+        if annotation.get("id") is None:
+            continue
         assert annotation["id"] not in images, (
             f"annotation ids must be unique, but {json_file} uses id {annotation['id']} again: "
             f"in image {images[annotation['id']]} and in image {annotation['image_id']}"
         )
         images[annotation["id"]] = annotation["image_id"]
+
+
+def sorted_ids(
+    entries: list[dict[str, Any]], section: str, json_file: str | os.PathLike
+) -> list[Any]:
+    """The different ids of images or categories, ascending.
+
+    Args:
+        entries: a list of a file's content.
+        section: its name, for messages.
+        json_file: for messages.
+
+    Raises:
+        ValueError: numbers and text are mixed, which have no order.
+    """
+    ids = {entry["id"] for entry in entries}
+    if not ({*map(type, ids)} <= {int, float} or {*map(type, ids)} <= {str}):
+        some = {type(entry_id).__name__: entry_id for entry_id in ids}
+        raise ValueError(
+            f"the ids of {section} must be all numbers or all text, but {json_file} has "
+            f"{list(some.values())}"
+        )
+    return sorted(ids)
 
 
 def is_polygon(value: Any) -> bool:
@@ -166,3 +194,10 @@ def _check_section(section: str, entries: Any, keys: set[str], local_file: str) 
                 f"{where} (id {entry.get('id')!r}) in {local_file} has no {min(missing)!r}; it has "
                 f"{sorted(entry)}"
             )
+        for key in _ID_KEYS & entry.keys():
+            nothing = section == "annotations" and key == "id" and entry[key] is None
+            if type(entry[key]) not in _ID_TYPES and not nothing:
+                raise ValueError(
+                    f"{where} in {local_file} must have a number or text as {key!r}, got "
+                    f"{entry[key]!r:.60}"
+                )
