@@ -40,24 +40,19 @@ class GroundTruth:
         required: Mapping[str, set[str]],
         tasks: Sequence[str] | None = None,
     ):
-        for section, keys in required.items():
-            for entry in content.get(section, []):
-                if missing := keys - entry.keys():
-                    raise KeyError(
-                        f"evaluation needs {sorted(keys)} in each of the {section}, but id "
-                        f"{entry.get('id')} in {json_file} has no {min(missing)!r}"
-                    )
+        _check_keys(content, json_file, required)
         self.annotated = "annotations" in content
-        # The engine takes integers only. Numbers in the order of the ids keep the order of ties.
         self.category_ids = sorted_ids(content.get("categories", []), "categories", json_file)
-        self._numbers = _numbers(sorted_ids(content["images"], "images", json_file))
-        whole = all(isinstance(number, int) for number in self.category_ids)
-        self._categories = {} if whole else _numbers(self.category_ids)
         known = scorable_annotations(content, json_file, tasks or ("bbox", "segm"))
         without = (name_of(a, json_file) for a in known if not has_mask(a))
         self._without_mask = next(without, None)
         if "segm" in (tasks or ()):
             self._check_masks()
+        # The engine takes integers only. Numbers in the order of the ids keep the order of ties.
+        self._numbers = _numbers(sorted_ids(content["images"], "images", json_file))
+        # LVIS names categories in its images too, by ids that are integers already.
+        whole = all(isinstance(category_id, int) for category_id in self.category_ids)
+        self._categories = {} if whole else _numbers(self.category_ids)
         for image in content["images"]:
             image["id"] = self._numbers[image["id"]]
         for category in content.get("categories", []):
@@ -141,6 +136,18 @@ class GroundTruth:
         # The last two are not among those of COCO: recall at a single overlap.
         print(*lines[:-2], sep="\n")
         return engine.stats_as_dict, engine.eval["precision"]
+
+
+def _check_keys(
+    content: dict[str, Any], json_file: str | os.PathLike, required: Mapping[str, set[str]]
+) -> None:
+    for section, keys in required.items():
+        for entry in content.get(section, []):
+            if missing := keys - entry.keys():
+                raise KeyError(
+                    f"evaluation needs {sorted(keys)} in each of the {section}, but id "
+                    f"{entry.get('id')} in {json_file} has no {min(missing)!r}"
+                )
 
 
 def _numbers(ids: Sequence[Any]) -> dict[Any, int]:
