@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from detectron2 import __version__ as detectron2_version
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, LVISEvaluator
 
 # Name in the protocol -> what modules call it, in Detectron2 and in our backbones.
@@ -37,7 +38,7 @@ def scorer(evaluator: DatasetEvaluator) -> str | None:
     """The package that computes AP for an evaluator, with its version; None without AP."""
     if not isinstance(evaluator, COCOEvaluator | LVISEvaluator):
         return None
-    if "+lite" in importlib.metadata.version("detectron2"):
+    if "+lite" in detectron2_version:
         return _with_version("faster-coco-eval")
     if isinstance(evaluator, LVISEvaluator):
         return _with_version("lvis")
@@ -49,10 +50,11 @@ def scorer(evaluator: DatasetEvaluator) -> str | None:
 
 def versions() -> dict[str, str]:
     """Of what computed the detections; that of detectron2-lite contains ``+lite``."""
-    packages = ("mimdet", "detectron2")
     return {
         "torch": torch.__version__,  # with its build, such as +cu130
-        **{package: importlib.metadata.version(package) for package in packages},
+        "mimdet": importlib.metadata.version("mimdet"),
+        # Of the module: as a distribution, detectron2-lite has a name of its own.
+        "detectron2": detectron2_version,
     }
 
 
