@@ -65,19 +65,20 @@ def _fault(path: str, error: Exception) -> str:
     return f"is {what}" if what else f"cannot be read as one ({type(error).__name__})"
 
 
-def read_tensors(path: str, given_by: str) -> dict[str, Tensor]:
+def read_tensors(path: str, given_by: str, mapped: bool = False) -> dict[str, Tensor]:
     """Read the tensors of a state dict from a file, by their names in the file.
 
     Args:
         path: holds the state dict itself, or a dict with it under "model", "state_dict" or
             "state_dict_ema".
         given_by: the config key or option that names the file, for messages.
+        mapped: see `read_checkpoint`.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if `read_checkpoint` refuses the file, or it holds no state dict.
     """
-    return tensors_in(read_checkpoint(path, given_by), path, given_by)
+    return tensors_in(read_checkpoint(path, given_by, mapped), path, given_by)
 
 
 def tensors_in(content: Any, path: str, given_by: str) -> dict[str, Tensor]:

@@ -45,6 +45,7 @@ MISSING = [
     ("check_dataset lost.json {toy}/val", "the annotation file lost.json does not exist"),
     (f"check_dataset {VAL} {{toy}}/lost", "{toy}/lost must be the folder of the images"),
     ("convert_checkpoint lost.pth ours.pth", "there is no checkpoint lost.pth"),
+    ("inspect_checkpoint lost.pth", "there is no checkpoint lost.pth"),
     ("export_checkpoint lost.pth --full full.pth", "there is no checkpoint lost.pth"),
     ("export_checkpoint {mae} --encoder lost/e.pth", "there is no folder"),
     ("make_toy_dataset {file}/lost", "Not a directory: '{file}"),

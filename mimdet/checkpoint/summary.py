@@ -1,0 +1,47 @@
+"""What a checkpoint file holds, in a few lines for people."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from mimdet.checkpoint.average import averaged_weights
+from mimdet.checkpoint.file import read_checkpoint, state_dict_of, tensors_in
+from mimdet.checkpoint.identity import identify
+
+
+def summarize(path: str) -> str:
+    """Say what a file is, what to do with it, how large it is and what it holds besides.
+
+    Tensors stay in the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no checkpoint; the message says what it is.
+    """
+    content = read_checkpoint(path, "the checkpoint to inspect", mapped=True)
+    tensors = tensors_in(content, path, "the checkpoint to inspect")
+    identity = identify(tensors)
+    types = Counter(str(t.dtype).removeprefix("torch.") for t in tensors.values())
+    lines = [
+        f"{path} is {identity.what}",
+        f"what to do: {identity.remedy}",
+        f"{len(tensors)} tensors, {sum(t.numel() for t in tensors.values()):,} numbers "
+        f"({', '.join(f'{n} of {name}' for name, n in types.most_common())})",
+    ]
+    if average := averaged_weights(content):
+        lines.append(f"their moving average (EMA): {len(average)} tensors")
+    if others := _others(content, tensors):
+        lines.append(f"besides: {', '.join(others)}")
+    return "\n".join(lines)
+
+
+def _others(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[str]:
+    """The entries of a file beside its weights, with their values where these are short."""
+    weights = state_dict_of(content)
+    return [
+        f"{key} {value}" if isinstance(value, int | float | str) and len(str(value)) < 40 else key
+        for key, value in content.items()
+        if value is not weights and key not in tensors
+    ]
