@@ -81,7 +81,8 @@ def _draw_truth(
 
 def _draw_found(image: np.ndarray, found: Instances, names: Sequence[str]) -> Image.Image:
     boxes = found.pred_boxes.tensor.tolist()
-    masks = list(found.pred_masks) if found.has("pred_masks") else [None] * len(found)
+    # As arrays: upstream's visualizer knows no list of tensors.
+    masks = list(found.pred_masks.numpy()) if found.has("pred_masks") else [None] * len(found)
     classes = found.pred_classes.tolist()
     scores = found.scores.tolist()
     labels = [f"{_name(k, names)} {s:.0%}" for k, s in zip(classes, scores, strict=True)]

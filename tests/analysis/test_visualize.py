@@ -149,6 +149,19 @@ def test_boxes_without_masks_are_drawn_as_outlines(image, missing):
     assert not left[6:14, 32:40].any() and not right[22:34, 42:54].any()
 
 
+def test_masks_are_of_the_types_that_upstream_draws(image, monkeypatch):
+    given = []
+    overlay = visualize.Visualizer.overlay_instances
+
+    def note(self, **instances):
+        given.extend(instances["masks"])
+        return overlay(self, **instances)
+
+    monkeypatch.setattr(visualize.Visualizer, "overlay_instances", note)
+    draw_comparison(Detector(), image, {}, NAMES)
+    assert [type(mask) for mask in given] == [list, np.ndarray]
+
+
 @pytest.fixture
 def titles(monkeypatch):
     """The titles and details of the panels that are drawn."""
