@@ -3,6 +3,7 @@
 
     python lazyconfig_train_net.py --config-file CONFIG [options] [key=value ...]
     torchrun --nproc-per-node N lazyconfig_train_net.py --config-file CONFIG [key=value ...]
+    srun python lazyconfig_train_net.py --config-file CONFIG [key=value ...]
 
 A config file exports `dataloader` (`train`, `test`, `evaluator`), `lr_multiplier`, `model`,
 `optimizer` and `train`; `do_train` lists what is read from them.
@@ -25,7 +26,6 @@ from detectron2.engine import (
     default_argument_parser,
     default_setup,
     hooks,
-    launch,
 )
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
@@ -44,6 +44,8 @@ from mimdet.engine.hooks import (
     RepeatableRandomness,
     Throughput,
 )
+from mimdet.engine.job import find_job
+from mimdet.engine.launch import check_processes, launch
 from mimdet.engine.preflight import NO_EVALUATOR, preflight
 from mimdet.engine.trainer import build_trainer
 from mimdet.engine.writers import run_writers
@@ -216,6 +218,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.node_rank is not None:
         args.machine_rank = args.node_rank
     with mistakes_in_one_line(parser):
+        check_processes(args, default_url=parser.get_default("dist_url"))
         cfg = load_config(args.config_file, args.opts)
     if args.eval_only and not cfg.train.init_checkpoint:
         parser.error("--eval-only needs the weights to evaluate: train.init_checkpoint=MODEL.pth")
@@ -229,10 +232,11 @@ def check(args: argparse.Namespace) -> None:
     On each machine its first process does it; ``preflight=False`` leaves it out.
     """
     cfg = args.config.unpack()
-    is_first = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    job = find_job(os.environ, args.num_machines)
+    is_first = job is None or job.local_rank == 0
     if not (is_first and cfg.get("preflight", True)):
         return
-    processes = int(os.environ.get("WORLD_SIZE", args.num_gpus * args.num_machines))
+    processes = job.world_size if job else args.num_gpus * args.num_machines
     found = preflight(cfg, processes, args.eval_only)
     for kind, lines in (("", found.plan), ("warning: ", found.warnings), ("error: ", found.errors)):
         for line in lines:

@@ -272,8 +272,9 @@ def test_without_options_one_process_trains_from_the_start():
 
 
 def test_node_rank_is_another_name_for_machine_rank():
-    assert parse("--node_rank", "1").machine_rank == 1
-    assert parse("--machine-rank", "1").machine_rank == 1
+    machines = ("--num-machines", "2", "--dist-url", "tcp://10.0.0.1:29500")
+    assert parse(*machines, "--node_rank", "1").machine_rank == 1
+    assert parse(*machines, "--machine-rank", "1").machine_rank == 1
 
 
 def test_master_address_and_port_make_the_url():
@@ -289,8 +290,8 @@ def test_master_address_and_port_come_together(capsys, half):
 
 
 def test_flags_are_taken_before_and_after_overrides():
-    args = parse("train.max_iter=3", "--resume", "+train.note=mine", "--num-gpus", "2")
-    assert args.resume and args.num_gpus == 2
+    args = parse("train.max_iter=3", "--resume", "+train.note=mine", "--dist-url", "auto")
+    assert args.resume and args.dist_url == "auto"
     assert args.opts == ["train.max_iter=3", "+train.note=mine"]
 
 

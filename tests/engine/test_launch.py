@@ -1,0 +1,195 @@
+"""Processes of others are joined, and command lines that cannot run are refused at once.
+
+Detectron2's `launch` is replaced by one that, as upstream's, knows nothing of the environment.
+"""
+
+import json
+import socket
+import time
+from argparse import Namespace
+from contextlib import ExitStack
+
+import pytest
+import torch
+import torch.distributed as dist
+import toy_runs
+
+from detectron2 import engine
+from detectron2.utils import comm
+from mimdet.engine import launch as module
+from mimdet.engine.launch import check_processes, launch
+
+DEFAULT = "tcp://127.0.0.1:50000"
+
+
+def free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Calls of Detectron2's launch, which starts nothing here."""
+    calls = []
+    monkeypatch.setattr(engine, "launch", lambda *arguments: calls.append(arguments))
+    return calls
+
+
+@pytest.fixture
+def set_environment(monkeypatch):
+    """Set environment variables for the test; a process group that it leaves is ended."""
+
+    def set_variables(**variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, str(value))
+
+    yield set_variables
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@pytest.fixture
+def torchrun(set_environment, tmp_path):
+    """The environment that torchrun gives to the only process of a run."""
+    set_environment(
+        **{"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()},
+        TORCHELASTIC_ERROR_FILE=tmp_path / "error.json",
+    )
+
+
+needs_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about processes on a CPU")
+
+
+def test_a_process_that_nobody_has_started_starts_others_by_detectron2(started):
+    launch(print, 4, num_machines=2, machine_rank=1, dist_url="tcp://a:1", args=("x",))
+    assert started == [(print, 4, 2, 1, "tcp://a:1", ("x",))]
+
+
+@needs_cpu
+def test_a_process_of_torchrun_joins_its_run_and_leaves_it(started, torchrun):
+    seen = []
+
+    def main(word):
+        seen.append((word, dist.get_backend(), comm.get_world_size(), comm.get_local_rank()))
+
+    launch(main, 1, args=("x",))
+    assert seen == [("x", "gloo", 1, 0)]
+    assert started == []
+    assert not dist.is_initialized()
+
+
+@needs_cpu
+def test_torchrun_learns_why_its_process_has_failed(torchrun, tmp_path):
+    def main():
+        raise FloatingPointError("the loss of image 139")
+
+    with pytest.raises(FloatingPointError):
+        launch(main, 1)
+    message = json.loads((tmp_path / "error.json").read_text())["message"]
+    assert message["message"] == "FloatingPointError: the loss of image 139"
+
+
+@needs_cpu
+def test_tasks_of_srun_are_one_training(toy_root, tmp_path, set_environment):
+    common = {
+        **{"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"},
+        **{"SLURM_NNODES": "1", "MASTER_PORT": free_port()},
+    }
+    overrides = (*toy_runs.TINY, f"toy.root={toy_root}", f"train.output_dir={tmp_path}")
+    arguments = toy_runs.command(*overrides, "train.max_iter=1")
+    processes = []
+    with ExitStack() as stack:
+        for rank in (0, 1):
+            set_environment(**common, SLURM_PROCID=rank, SLURM_LOCALID=rank)
+            processes.append(stack.enter_context(toy_runs.started(arguments)))
+        logs = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], logs[1][-3000:]
+    assert "SLURM: rank 1 of 2 joins the run at tcp://127.0.0.1:" in logs[1]
+    assert (tmp_path / "log.txt.rank1").exists()
+    assert [line["iteration"] for line in toy_runs.metrics(tmp_path) if "total_loss" in line] == [0]
+
+
+def test_who_waits_says_for_whom(capfd):
+    with module._repeated("rank 1 still waits", seconds=0.01):
+        time.sleep(0.2)
+    said = capfd.readouterr().out.splitlines()
+    assert len(said) > 1 and set(said) == {"rank 1 still waits"}
+
+
+# --- Command lines --------------------------------------------------------------------------------
+
+
+def check(**flags):
+    default = {"num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": DEFAULT}
+    check_processes(Namespace(**{**default, **flags}), DEFAULT)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"dist_url": "auto"},
+        {"num_machines": 2, "machine_rank": 1, "dist_url": "tcp://10.0.0.1:29500"},
+        {"num_machines": 2, "dist_url": "tcp://[fe80::1]:29500"},
+        {"num_machines": 2, "dist_url": "file:///shared/meet"},
+    ],
+)
+def test_a_command_line_that_can_run_is_accepted(flags):
+    check(**flags)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ({"num_gpus": 0}, "--num-gpus must be at least 1 .on a CPU too., got 0"),
+        ({"num_gpus": -2}, "--num-gpus must be at least 1 .* got -2"),
+        ({"num_machines": 0}, "--num-machines must be at least 1 .* got 0"),
+        ({"machine_rank": 1}, "--machine-rank .* from 0 to 0 because of --num-machines 1, got 1"),
+        ({"num_machines": 2, "machine_rank": 2}, "from 0 to 1 .* got 2"),
+        ({"num_machines": 2, "machine_rank": -1}, "from 0 to 1 .* got -1"),
+        ({"num_machines": 2}, "needs the address of machine 0 .* --master_addr .* --dist-url tcp"),
+        ({"num_machines": 2, "dist_url": "auto"}, "--num-machines 2 needs the address"),
+        ({"dist_url": "10.0.0.1:29500"}, "--dist-url must be tcp://ADDRESS:PORT .*'10.0.0.1:2950"),
+        ({"dist_url": "tcp://10.0.0.1"}, "--dist-url must be tcp://ADDRESS:PORT"),
+        ({"dist_url": "tcp://10.0.0.1:0"}, "a port from 1 to 65535"),
+        ({"dist_url": "tcp://10.0.0.1:70000"}, "a port from 1 to 65535"),
+        ({"dist_url": "tcp://http://a:1"}, "--dist-url must be"),
+    ],
+)
+def test_a_command_line_that_cannot_run_is_refused(flags, message):
+    with pytest.raises(ValueError, match=message):
+        check(**flags)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check(num_gpus=2)
+    with pytest.raises(ValueError, match="--num-gpus must be at most .* which is 2, got 4$"):
+        check(num_gpus=4)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "8", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="which is 2, got 8 by torchrun"):
+        check()
+
+
+def test_torchrun_needs_no_address_and_no_other_number(monkeypatch):
+    torchrun = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in torchrun.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    check(num_machines=2)
+    with pytest.raises(ValueError, match="--num-gpus 4 contradicts torchrun, which has started 2"):
+        check(num_gpus=4)
+
+
+def test_the_script_refuses_it_in_one_line_before_it_reads_the_config(capsys):
+    script = toy_runs.load_script("lazyconfig_train_net.py")
+    for flags in (["--num-machines", "2"], ["--num-gpus", "0"], ["--node_rank", "1"]):
+        with pytest.raises(SystemExit) as caught:
+            script.parse_args(["--config-file", "nowhere.py", *flags])
+        assert caught.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"error: {'--machine-rank' if flags[0] == '--node_rank' else flags[0]}" in line
