@@ -10,24 +10,3 @@ from detectron2.data.build import (
 from detectron2.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.data.common import DatasetFromList, MapDataset, ToIterableDataset
 from detectron2.data.dataset_mapper import DatasetMapper
-
-__all__ = [
-    "DatasetCatalog",
-    "DatasetFromList",
-    "DatasetMapper",
-    "MapDataset",
-    "Metadata",
-    "MetadataCatalog",
-    "SkipBadSamples",
-    "ToIterableDataset",
-    "build_batch_data_loader",
-    "build_detection_test_loader",
-    "build_detection_train_loader",
-    "common",
-    "datasets",
-    "detection_utils",
-    "get_detection_dataset_dicts",
-    "print_instances_class_histogram",
-    "samplers",
-    "transforms",
-]

@@ -9,13 +9,3 @@ from detectron2.evaluation.evaluator import (
 )
 from detectron2.evaluation.lvis_evaluation import LVISEvaluator
 from detectron2.evaluation.testing import print_csv_format
-
-__all__ = [
-    "COCOEvaluator",
-    "DatasetEvaluator",
-    "DatasetEvaluators",
-    "LVISEvaluator",
-    "inference_context",
-    "inference_on_dataset",
-    "print_csv_format",
-]

@@ -3,7 +3,7 @@ import warnings
 with warnings.catch_warnings():
     # fvcore scripts its focal loss at import; whoever imports detectron2 cannot help it
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
-    import fvcore.nn  # noqa: F401
+    import fvcore.nn
 
 from detectron2.layers.batch_norm import (
     CycleBatchNormList,
@@ -29,30 +29,3 @@ from detectron2.layers.wrappers import (
     nonzero_tuple,
     shapes_to_tensor,
 )
-
-__all__ = [
-    "BatchNorm2d",
-    "CNNBlockBase",
-    "Conv2d",
-    "ConvTranspose2d",
-    "CycleBatchNormList",
-    "DepthwiseSeparableConv2d",
-    "FrozenBatchNorm2d",
-    "Linear",
-    "NaiveSyncBatchNorm",
-    "ROIAlign",
-    "ShapeSpec",
-    "batched_nms",
-    "cat",
-    "ciou_loss",
-    "cross_entropy",
-    "diou_loss",
-    "get_norm",
-    "interpolate",
-    "move_device_like",
-    "nms",
-    "nonzero_tuple",
-    "paste_masks_in_image",
-    "roi_align",
-    "shapes_to_tensor",
-]

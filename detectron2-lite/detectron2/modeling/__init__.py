@@ -8,19 +8,3 @@ from detectron2.modeling.roi_heads import (
     ROIHeads,
     StandardROIHeads,
 )
-
-__all__ = [
-    "FPN",
-    "Backbone",
-    "BaseMaskRCNNHead",
-    "FastRCNNOutputLayers",
-    "GeneralizedRCNN",
-    "ROIHeads",
-    "ResNet",
-    "ResNetBlockBase",
-    "RetinaNet",
-    "ShapeSpec",
-    "StandardROIHeads",
-    "detector_postprocess",
-    "make_stage",
-]

@@ -2,5 +2,3 @@
 
 from detectron2.solver.build import get_default_optimizer_params
 from detectron2.solver.lr_scheduler import LRMultiplier, LRScheduler, WarmupParamScheduler
-
-__all__ = ["LRMultiplier", "LRScheduler", "WarmupParamScheduler", "get_default_optimizer_params"]

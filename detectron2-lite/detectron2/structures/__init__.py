@@ -8,17 +8,3 @@ from detectron2.structures.boxes import (
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.structures.masks import BitMasks, PolygonMasks, ROIMasks, polygons_to_bitmask
-
-__all__ = [
-    "BitMasks",
-    "BoxMode",
-    "Boxes",
-    "ImageList",
-    "Instances",
-    "PolygonMasks",
-    "ROIMasks",
-    "pairwise_ioa",
-    "pairwise_iou",
-    "pairwise_point_box_distance",
-    "polygons_to_bitmask",
-]

@@ -1,15 +1,3 @@
 """Which images a process sees, in which order."""
 
-from detectron2.data.samplers.distributed_sampler import (
-    InferenceSampler,
-    RandomSubsetTrainingSampler,
-    RepeatFactorTrainingSampler,
-    TrainingSampler,
-)
-
-__all__ = [
-    "InferenceSampler",
-    "RandomSubsetTrainingSampler",
-    "RepeatFactorTrainingSampler",
-    "TrainingSampler",
-]
+from detectron2.data.samplers.distributed_sampler import *

@@ -4,71 +4,8 @@ A *transform* is deterministic and changes images, boxes, polygons and masks ali
 *augmentation* looks at an image, draws random numbers and returns a transform.
 """
 
-from fvcore.transforms.transform import (
-    BlendTransform,
-    CropTransform,
-    GridSampleTransform,
-    HFlipTransform,
-    NoOpTransform,
-    PadTransform,
-    ScaleTransform,
-    Transform,
-    TransformList,
-    VFlipTransform,
-)
+from fvcore.transforms.transform import *
 
-from detectron2.data.transforms.augmentation import (
-    AugInput,
-    Augmentation,
-    AugmentationList,
-    StandardAugInput,
-    TransformGen,
-    apply_augmentations,
-    apply_transform_gens,
-)
-from detectron2.data.transforms.augmentation_impl import (
-    FixedSizeCrop,
-    RandomApply,
-    RandomBrightness,
-    RandomContrast,
-    RandomCrop,
-    RandomFlip,
-    RandomResize,
-    RandomSaturation,
-    Resize,
-    ResizeScale,
-    ResizeShortestEdge,
-)
-from detectron2.data.transforms.transform import ResizeTransform
-
-__all__ = [
-    "AugInput",
-    "Augmentation",
-    "AugmentationList",
-    "BlendTransform",
-    "CropTransform",
-    "FixedSizeCrop",
-    "GridSampleTransform",
-    "HFlipTransform",
-    "NoOpTransform",
-    "PadTransform",
-    "RandomApply",
-    "RandomBrightness",
-    "RandomContrast",
-    "RandomCrop",
-    "RandomFlip",
-    "RandomResize",
-    "RandomSaturation",
-    "Resize",
-    "ResizeScale",
-    "ResizeShortestEdge",
-    "ResizeTransform",
-    "ScaleTransform",
-    "StandardAugInput",
-    "Transform",
-    "TransformGen",
-    "TransformList",
-    "VFlipTransform",
-    "apply_augmentations",
-    "apply_transform_gens",
-]
+from detectron2.data.transforms.augmentation import *
+from detectron2.data.transforms.augmentation_impl import *
+from detectron2.data.transforms.transform import *

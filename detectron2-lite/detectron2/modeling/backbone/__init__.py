@@ -7,13 +7,3 @@ from detectron2.modeling.backbone.resnet import (
     ResNetBlockBase,
     make_stage,
 )
-
-__all__ = [
-    "FPN",
-    "Backbone",
-    "BasicStem",
-    "BottleneckBlock",
-    "ResNet",
-    "ResNetBlockBase",
-    "make_stage",
-]

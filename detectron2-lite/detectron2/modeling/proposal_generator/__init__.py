@@ -1,5 +1,3 @@
 """The region proposal network."""
 
 from detectron2.modeling.proposal_generator.rpn import RPN, StandardRPNHead
-
-__all__ = ["RPN", "StandardRPNHead"]

@@ -9,14 +9,3 @@ from detectron2.modeling.roi_heads.roi_heads import (
     StandardROIHeads,
     select_foreground_proposals,
 )
-
-__all__ = [
-    "BaseMaskRCNNHead",
-    "CascadeROIHeads",
-    "FastRCNNConvFCHead",
-    "FastRCNNOutputLayers",
-    "MaskRCNNConvUpsampleHead",
-    "ROIHeads",
-    "StandardROIHeads",
-    "select_foreground_proposals",
-]
