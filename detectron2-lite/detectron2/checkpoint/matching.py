@@ -5,14 +5,14 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from tabulate import tabulate
+from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
 
 def match_by_suffix(
-    model: Mapping[str, torch.Tensor], checkpoint: Mapping[str, Any]
+    model: Mapping[str, Tensor], checkpoint: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Rename checkpoint entries to the model entries whose names they end.
 
@@ -69,7 +69,7 @@ def _check_unambiguous(mapping: Mapping[str, str]) -> None:
             )
 
 
-def _log_matches(mapping: Mapping[str, str], model: Mapping[str, torch.Tensor]) -> None:
+def _log_matches(mapping: Mapping[str, str], model: Mapping[str, Tensor]) -> None:
     rows = [(name, match, tuple(model[name].shape)) for name, match in mapping.items()]
     table = tabulate(
         rows, headers=["Names in Model", "Names in Checkpoint", "Shapes"], tablefmt="pipe"

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 UNSAFE_LOAD_VARIABLE = "DETECTRON2_ALLOW_UNSAFE_LOAD"
 
@@ -99,7 +100,7 @@ def as_checkpoint(loaded: Any, file: str) -> dict[str, Any]:
             f"as 'model'; it holds {content}"
         )
     for name, value in loaded["model"].items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor | np.ndarray):
+        if not isinstance(name, str) or not isinstance(value, Tensor | np.ndarray):
             raise ValueError(
                 f"{file} is not a checkpoint: a model state must map names to tensors or arrays, "
                 f"its entry {name!r} is {type(value).__name__}. If the weights lie deeper, save "

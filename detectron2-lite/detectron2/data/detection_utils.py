@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from faster_coco_eval.core.mask import decode as checked_decode
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from detectron2.data import transforms as T
 from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
@@ -89,7 +90,7 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
         ) from e
 
 
-def convert_image_to_rgb(image: np.ndarray | torch.Tensor, format: str) -> np.ndarray:
+def convert_image_to_rgb(image: np.ndarray | Tensor, format: str) -> np.ndarray:
     """Convert an image of a given format to RGB.
 
     Args:
@@ -100,7 +101,7 @@ def convert_image_to_rgb(image: np.ndarray | torch.Tensor, format: str) -> np.nd
         (H, W, 3) RGB in [0, 255]: floating point for "YUV-BT.601", the dtype of `image` for "RGB"
         and "BGR", uint8 otherwise.
     """
-    if isinstance(image, torch.Tensor):
+    if isinstance(image, Tensor):
         image = image.detach().cpu().numpy()
     if format == "RGB":
         return image
@@ -240,7 +241,7 @@ def filter_empty_instances(
     by_mask: bool = True,
     box_threshold: float = 1e-5,
     return_mask: bool = False,
-) -> Instances | tuple[Instances, torch.Tensor]:
+) -> Instances | tuple[Instances, Tensor]:
     """Remove instances that have nothing left inside the image.
 
     Args:
@@ -267,7 +268,7 @@ def filter_empty_instances(
 
 def get_fed_loss_cls_weights(
     dataset_names: str | Sequence[str], freq_weight_power: float = 1.0
-) -> torch.Tensor:
+) -> Tensor:
     """Weights by which federated loss samples classes: image counts to a power.
 
     Args:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
@@ -25,7 +26,7 @@ class LossMetrics:
     def __init__(
         self,
         iteration: int,
-        losses: Mapping[str, torch.Tensor],
+        losses: Mapping[str, Tensor],
         data_time: float,
         images: list[str],
         prefix: str = "",
@@ -95,7 +96,7 @@ def describe_images(images: Mapping[int, list[str]]) -> str:
     )
 
 
-def _all_gather_rows(row: torch.Tensor) -> torch.Tensor:
+def _all_gather_rows(row: Tensor) -> Tensor:
     """The rows (n,) of all ranks as (R, n), the same on every rank."""
     if comm.get_world_size() == 1:
         return row[None]

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -119,7 +119,7 @@ class SimpleTrainer(TrainerBase):
 
     @staticmethod
     def write_metrics(
-        loss_dict: Mapping[str, torch.Tensor], data_time: float, cur_iter: int, prefix: str = ""
+        loss_dict: Mapping[str, Tensor], data_time: float, cur_iter: int, prefix: str = ""
     ) -> None:
         """Store losses and `data_time` as an iteration does; all ranks must call this.
 
@@ -153,7 +153,7 @@ class SimpleTrainer(TrainerBase):
                 "training needs a loader that never ends"
             ) from None
 
-    def _losses_or_images(self, data: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def _losses_or_images(self, data: Any) -> tuple[dict[str, Tensor], Tensor]:
         """The losses; where the model itself finds that numbers are not finite, with the images."""
         try:
             return self._compute_losses(data)
@@ -161,10 +161,10 @@ class SimpleTrainer(TrainerBase):
             images = describe_images({comm.get_rank(): image_names(data)})
             raise FloatingPointError(f"{error} (iteration={self.iter}{images})") from error
 
-    def _compute_losses(self, data: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def _compute_losses(self, data: Any) -> tuple[dict[str, Tensor], Tensor]:
         """The losses by name, and their sum."""
         losses = self.model(data)
-        if isinstance(losses, torch.Tensor):
+        if isinstance(losses, Tensor):
             losses = {"total_loss": losses}
         if not isinstance(losses, Mapping) or not losses:
             raise TypeError(
@@ -173,18 +173,14 @@ class SimpleTrainer(TrainerBase):
             )
         return losses, sum(losses.values())
 
-    def _backward(self, total_loss: torch.Tensor) -> None:
+    def _backward(self, total_loss: Tensor) -> None:
         total_loss.backward()
 
     def _update(self) -> None:
         self.optimizer.step()
 
     def _write_metrics(
-        self,
-        loss_dict: Mapping[str, torch.Tensor],
-        data_time: float,
-        prefix: str = "",
-        data: Any = None,
+        self, loss_dict: Mapping[str, Tensor], data_time: float, prefix: str = "", data: Any = None
     ) -> None:
         """Store the losses of this iteration, or of the one before when writing lags behind."""
         self._flush_metrics()
@@ -294,11 +290,11 @@ class AMPTrainer(SimpleTrainer):
                 f"{self.grad_scaler.get_scale()}"
             )
 
-    def _compute_losses(self, data: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def _compute_losses(self, data: Any) -> tuple[dict[str, Tensor], Tensor]:
         with self._autocast:
             return super()._compute_losses(data)
 
-    def _backward(self, total_loss: torch.Tensor) -> None:
+    def _backward(self, total_loss: Tensor) -> None:
         self.grad_scaler.scale(total_loss).backward()
         if self.log_grad_scaler:
             get_event_storage().put_scalar("[metric]grad_scaler", self.grad_scaler.get_scale())

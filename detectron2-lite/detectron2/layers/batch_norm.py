@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from fvcore.nn.distributed import differentiable_all_reduce
-from torch import nn
+from torch import Tensor, nn
 
 from detectron2.utils import comm
 
@@ -30,7 +30,7 @@ class FrozenBatchNorm2d(torchvision.ops.FrozenBatchNorm2d):
         self.num_features = num_features
         self.register_buffer("num_batches_tracked", None)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, C, H, W), keeping shape and dtype."""
         if not x.requires_grad:
             return F.batch_norm(
@@ -137,7 +137,7 @@ class LayerNorm(nn.Module):
         self.eps = eps
         self.normalized_shape = (normalized_shape,)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, C, H, W), keeping the shape."""
         centred = x - x.mean(dim=1, keepdim=True)
         variance = centred.pow(2).mean(dim=1, keepdim=True)
@@ -167,7 +167,7 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
         assert stats_mode in ("", "N"), f'stats_mode must be "" or "N", got {stats_mode!r}'
         self._stats_mode = stats_mode
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise (N, C, H, W), keeping shape and dtype.
 
         Raises:
@@ -206,7 +206,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
     this class there.
     """
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise (N, C, ...), keeping shape and dtype."""
         on_gpu = input.device.type != "cpu"
         if on_gpu or not self.training or comm.get_world_size() == 1 or self.process_group:
@@ -224,18 +224,16 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         return _normalize(x, mean, var, self).to(input.dtype)
 
 
-def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
+def _at_least_float32(x: Tensor) -> Tensor:
     """Statistics in half precision lose their low bits, in float16 they even overflow."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _per_channel(values: torch.Tensor) -> torch.Tensor:
+def _per_channel(values: Tensor) -> Tensor:
     return values.reshape(1, -1, 1, 1)  # (C,) -> (1, C, 1, 1)
 
 
-def _synced_moments(
-    x: torch.Tensor, weight: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _synced_moments(x: Tensor, weight: int) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (C,) and biased variance (C,) over all processes, and the sum () of their weights.
 
     Args:
@@ -258,13 +256,13 @@ def _synced_moments(
 
 
 @torch.no_grad()
-def _update(running: torch.Tensor, batch: torch.Tensor, momentum: float | torch.Tensor) -> None:
+def _update(running: Tensor, batch: Tensor, momentum: float | Tensor) -> None:
     running += momentum * (batch - running)
 
 
 def _normalize(
-    x: torch.Tensor, mean: torch.Tensor, var: torch.Tensor, norm: nn.BatchNorm2d | nn.SyncBatchNorm
-) -> torch.Tensor:
+    x: Tensor, mean: Tensor, var: Tensor, norm: nn.BatchNorm2d | nn.SyncBatchNorm
+) -> Tensor:
     """(x - mean) / sqrt(var + eps), then the affine map of `norm` if it has one."""
     scale = torch.rsqrt(var + norm.eps)
     if norm.weight is not None:
@@ -305,7 +303,7 @@ class CycleBatchNormList(nn.ModuleList):
         """
         self._next = 0
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, C, H, W) by the next norm."""
         x = self[self._next](x)
         self._next = (self._next + 1) % len(self)

@@ -1,9 +1,8 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from fvcore.nn import weight_init
-from torch import nn
+from torch import Tensor, nn
 
 from detectron2.layers.batch_norm import FrozenBatchNorm2d, Norm, get_norm
 from detectron2.layers.wrappers import Conv2d
@@ -62,9 +61,9 @@ class DepthwiseSeparableConv2d(nn.Module):
         dilation: int = 1,
         *,
         norm1: Norm = None,
-        activation1: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        activation1: Callable[[Tensor], Tensor] | None = None,
         norm2: Norm = None,
-        activation2: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        activation2: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         depthwise = {"padding": padding, "dilation": dilation, "groups": in_channels}
@@ -73,7 +72,7 @@ class DepthwiseSeparableConv2d(nn.Module):
         )
         self.pointwise = _conv(in_channels, out_channels, 1, norm2, activation2)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H', W')."""
         return self.pointwise(self.depthwise(x))
 
@@ -83,7 +82,7 @@ def _conv(
     out_channels: int,
     kernel_size: int,
     norm: Norm,
-    activation: Callable[[torch.Tensor], torch.Tensor] | None,
+    activation: Callable[[Tensor], Tensor] | None,
     **kwargs: Any,
 ) -> Conv2d:
     """A `Conv2d` with its norm built, a bias only without norm, and He initialisation."""

@@ -3,6 +3,7 @@ from typing import Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 # A sampling grid takes 25 times the memory of the mask it makes: small strips stay in the cache.
 _STRIP_PIXELS = 1 << 15
@@ -11,16 +12,13 @@ _STRIP_PIXELS = 1 << 15
 class BoxList(Protocol):
     """What is used of `detectron2.structures.Boxes`, which builds on this module."""
 
-    tensor: torch.Tensor
+    tensor: Tensor
     """(B, 4)."""
 
 
 def paste_masks_in_image(
-    masks: torch.Tensor,
-    boxes: BoxList | torch.Tensor,
-    image_shape: tuple[int, int],
-    threshold: float = 0.5,
-) -> torch.Tensor:
+    masks: Tensor, boxes: BoxList | Tensor, image_shape: tuple[int, int], threshold: float = 0.5
+) -> Tensor:
     """Resample masks from the frame of their boxes to the pixel grid of the image.
 
     Every mask is sampled around its box only, on every device. Upstream Detectron2 does so on the
@@ -56,10 +54,7 @@ def paste_masks_in_image(
 
 
 def paste_masks_as_runs(
-    masks: torch.Tensor,
-    boxes: BoxList | torch.Tensor,
-    image_shape: tuple[int, int],
-    threshold: float = 0.5,
+    masks: Tensor, boxes: BoxList | Tensor, image_shape: tuple[int, int], threshold: float = 0.5
 ) -> list[np.ndarray]:
     """Paste masks as run lengths, without ever making a bitmap of the image.
 
@@ -92,11 +87,7 @@ def paste_masks_as_runs(
 
 
 def _edges(
-    mask: torch.Tensor,
-    box: torch.Tensor,
-    window: tuple[int, int, int, int],
-    height: int,
-    threshold: float,
+    mask: Tensor, box: Tensor, window: tuple[int, int, int, int], height: int, threshold: float
 ) -> np.ndarray:
     """Where the runs inside a pasted mask start and end, in turn; pixels count down columns."""
     x0, y0, x1, y1 = window
@@ -119,9 +110,9 @@ def _edges(
     return np.delete(edges, np.concatenate([joints, joints + 1]))
 
 
-def _checked_boxes(masks: torch.Tensor, boxes: BoxList | torch.Tensor) -> torch.Tensor:
+def _checked_boxes(masks: Tensor, boxes: BoxList | Tensor) -> Tensor:
     """The (B, 4) float32 boxes of (B, M, M) masks, on their device."""
-    if not isinstance(boxes, torch.Tensor):
+    if not isinstance(boxes, Tensor):
         boxes = boxes.tensor
     assert masks.dim() == 3 and masks.shape[1] == masks.shape[2], (
         f"masks must be square, (B, M, M), got {tuple(masks.shape)}"
@@ -132,7 +123,7 @@ def _checked_boxes(masks: torch.Tensor, boxes: BoxList | torch.Tensor) -> torch.
     return boxes.to(device=masks.device, dtype=torch.float32)
 
 
-def _windows(boxes: torch.Tensor, height: int, width: int) -> list[list[int]]:
+def _windows(boxes: Tensor, height: int, width: int) -> list[list[int]]:
     """Per box the pixel ranges x0, y0, x1, y1 in which its mask is sampled, empty without area.
 
     They reach one pixel beyond the box. Bilinear sampling fades to zero over half a mask pixel,
@@ -147,11 +138,8 @@ def _windows(boxes: torch.Tensor, height: int, width: int) -> list[list[int]]:
 
 
 def _sample_mask(
-    mask: torch.Tensor,
-    box: torch.Tensor,
-    window: tuple[int, int, int, int],
-    by_column: bool = False,
-) -> torch.Tensor:
+    mask: Tensor, box: Tensor, window: tuple[int, int, int, int], by_column: bool = False
+) -> Tensor:
     """The (M, M) `mask` of `box` at the pixel centres of `window`.
 
     The result is (y1 - y0, x1 - x0), or `by_column` (x1 - x0, y1 - y0).

@@ -1,13 +1,11 @@
-import torch
+from torch import Tensor
 from torchvision.ops import batched_nms as _torchvision_batched_nms
 from torchvision.ops import nms
 
 __all__ = ["batched_nms", "nms"]
 
 
-def batched_nms(
-    boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float
-) -> torch.Tensor:
+def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
     """Non-maximum suppression in which only boxes of the same group suppress each other.
 
     Args:

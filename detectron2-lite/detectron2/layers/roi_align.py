@@ -1,5 +1,4 @@
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 __all__ = ["ROIAlign", "roi_align"]
@@ -33,7 +32,7 @@ class ROIAlign(nn.Module):
         self.sampling_ratio = sampling_ratio
         self.aligned = aligned
 
-    def forward(self, input: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
         """Pool the regions `rois` from `input`.
 
         Args:

@@ -3,7 +3,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 ConvTranspose2d = nn.ConvTranspose2d
 BatchNorm2d = nn.BatchNorm2d
@@ -25,14 +25,14 @@ class Conv2d(nn.Conv2d):
         self,
         *args: Any,
         norm: nn.Module | None = None,
-        activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        activation: Callable[[Tensor], Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.norm = norm
         self.activation = activation
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Convolve, normalise, activate.
 
         Args:
@@ -57,7 +57,7 @@ class Conv2d(nn.Conv2d):
         return x
 
 
-def cat(tensors: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor:
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """`torch.cat` that returns a single tensor itself, without a copy.
 
     Args:
@@ -74,8 +74,8 @@ def cat(tensors: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor:
 
 
 def cross_entropy(
-    input: torch.Tensor, target: torch.Tensor, *, reduction: str = "mean", **kwargs: Any
-) -> torch.Tensor:
+    input: Tensor, target: Tensor, *, reduction: str = "mean", **kwargs: Any
+) -> Tensor:
     """`F.cross_entropy` whose mean over no targets is 0, connected to the graph, and not NaN.
 
     Args:
@@ -89,18 +89,16 @@ def cross_entropy(
     return F.cross_entropy(input, target, reduction=reduction, **kwargs)
 
 
-def nonzero_tuple(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def nonzero_tuple(x: Tensor) -> tuple[Tensor, ...]:
     """Indices of the nonzero elements of `x`, one (n,) tensor per dimension."""
     return x.nonzero(as_tuple=True)
 
 
-def shapes_to_tensor(
-    x: Sequence[int | torch.Tensor], device: torch.device | str | None = None
-) -> torch.Tensor:
+def shapes_to_tensor(x: Sequence[int | Tensor], device: torch.device | str | None = None) -> Tensor:
     """The sizes `x` as one (len(x),) integer tensor on `device`."""
     return torch.as_tensor([int(size) for size in x], device=device)
 
 
-def move_device_like(src: torch.Tensor, dst: torch.Tensor) -> torch.Tensor:
+def move_device_like(src: Tensor, dst: Tensor) -> Tensor:
     """`src` on the device of `dst`."""
     return src.to(dst.device)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from numbers import Real
 
-import torch
+from torch import Tensor
 
 
 class LossWeights:
@@ -33,6 +33,6 @@ class LossWeights:
                 f"got {loss_weight!r} of type {type(loss_weight).__name__}"
             )
 
-    def apply(self, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def apply(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """Multiply every loss by its factor; a loss unknown at construction keeps its value."""
         return {name: loss * self.factors.get(name, 1.0) for name, loss in losses.items()}

@@ -1,5 +1,5 @@
-import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from detectron2.structures import Instances, ROIMasks
 
@@ -54,8 +54,8 @@ def detector_postprocess(
 
 
 def sem_seg_postprocess(
-    result: torch.Tensor, img_size: tuple[int, int], output_height: int, output_width: int
-) -> torch.Tensor:
+    result: Tensor, img_size: tuple[int, int], output_height: int, output_width: int
+) -> Tensor:
     """Bring a semantic segmentation from the padded input to the size of the wanted output.
 
     Args:

@@ -5,10 +5,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from detectron2.utils.checks import assert_all
 
-BoxLike = TypeVar("BoxLike", list, tuple, np.ndarray, torch.Tensor)
+BoxLike = TypeVar("BoxLike", list, tuple, np.ndarray, Tensor)
 Rows = TypeVar("Rows", bound="TensorRows")
 
 
@@ -63,13 +64,13 @@ class BoxMode(IntEnum):
             boxes[..., 2:] += boxes[..., :2]
         else:
             boxes[..., 2:] -= boxes[..., :2]
-        if isinstance(box, torch.Tensor):
+        if isinstance(box, Tensor):
             return boxes
         return boxes.numpy() if isinstance(box, np.ndarray) else type(box)(boxes.tolist())
 
 
-def _copy_as_tensor(box: list | tuple | np.ndarray | torch.Tensor) -> torch.Tensor:
-    return box.clone() if isinstance(box, torch.Tensor) else torch.tensor(box)
+def _copy_as_tensor(box: list | tuple | np.ndarray | Tensor) -> Tensor:
+    return box.clone() if isinstance(box, Tensor) else torch.tensor(box)
 
 
 class TensorRows:
@@ -79,7 +80,7 @@ class TensorRows:
         tensor: (N, ...).
     """
 
-    tensor: torch.Tensor
+    tensor: Tensor
 
     @property
     def device(self) -> torch.device:
@@ -89,7 +90,7 @@ class TensorRows:
     def __len__(self) -> int:
         return self.tensor.shape[0]
 
-    def __iter__(self) -> Iterator[torch.Tensor]:
+    def __iter__(self) -> Iterator[Tensor]:
         """Yield each row as a tensor."""
         yield from self.tensor
 
@@ -115,7 +116,7 @@ class Boxes(TensorRows):
         AssertionError: for another shape.
     """
 
-    def __init__(self, tensor: torch.Tensor | np.ndarray | Sequence) -> None:
+    def __init__(self, tensor: Tensor | np.ndarray | Sequence) -> None:
         tensor = torch.as_tensor(tensor, dtype=torch.float32)
         if tensor.numel() == 0:
             tensor = tensor.reshape(0, 4)
@@ -132,7 +133,7 @@ class Boxes(TensorRows):
         """The boxes on `device`."""
         return Boxes(self.tensor.to(device=device))
 
-    def area(self) -> torch.Tensor:
+    def area(self) -> Tensor:
         """(N,) areas in square pixels."""
         width, height = self._sizes()
         return width * height
@@ -159,12 +160,12 @@ class Boxes(TensorRows):
         y0, y1 = y0.clamp(min=0, max=height), y1.clamp(min=0, max=height)
         self.tensor = torch.stack((x0, y0, x1, y1), dim=1)
 
-    def nonempty(self, threshold: float = 0.0) -> torch.Tensor:
+    def nonempty(self, threshold: float = 0.0) -> Tensor:
         """(N,) bool, True where both sides are longer than `threshold` pixels."""
         width, height = self._sizes()
         return (width > threshold) & (height > threshold)
 
-    def inside_box(self, box_size: tuple[int, int], boundary_threshold: float = 0) -> torch.Tensor:
+    def inside_box(self, box_size: tuple[int, int], boundary_threshold: float = 0) -> Tensor:
         """Which boxes lie inside an image.
 
         Args:
@@ -183,7 +184,7 @@ class Boxes(TensorRows):
             & (y1 < height + boundary_threshold)
         )
 
-    def get_centers(self) -> torch.Tensor:
+    def get_centers(self) -> Tensor:
         """(N, 2) centres, x then y."""
         return (self.tensor[:, :2] + self.tensor[:, 2:]) / 2
 
@@ -209,14 +210,14 @@ class Boxes(TensorRows):
     def __repr__(self) -> str:
         return f"Boxes({self.tensor})"
 
-    def _sizes(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _sizes(self) -> tuple[Tensor, Tensor]:
         """Widths and heights, each (N,)."""
         return (self.tensor[:, 2:] - self.tensor[:, :2]).unbind(dim=1)
 
 
 def as_index(item: Any) -> int | None:
     """`item` as an int if it is one position (int, numpy integer, scalar tensor), else None."""
-    if isinstance(item, torch.Tensor) and (item.dim() > 0 or item.dtype == torch.bool):
+    if isinstance(item, Tensor) and (item.dim() > 0 or item.dtype == torch.bool):
         return None  # torch would turn any tensor of one element into a position
     try:
         return operator.index(item)
@@ -224,7 +225,7 @@ def as_index(item: Any) -> int | None:
         return None
 
 
-def select_rows(tensor: torch.Tensor, item: Any) -> torch.Tensor:
+def select_rows(tensor: Tensor, item: Any) -> Tensor:
     """`tensor[item]` that keeps the number of dimensions, also for a single position."""
     index = as_index(item)
     selected = tensor[item] if index is None else tensor[index][None]
@@ -240,7 +241,7 @@ def select_rows(tensor: torch.Tensor, item: Any) -> torch.Tensor:
 _MAX_PAIRS = 2**28
 
 
-def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
+def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     """Intersection over union of all pairs.
 
     Args:
@@ -259,7 +260,7 @@ def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
     return torch.where(inter > 0, inter / union, 0.0)
 
 
-def pairwise_ioa(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
+def pairwise_ioa(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     """Intersection over the area of the second box, for all pairs.
 
     Args:
@@ -273,7 +274,7 @@ def pairwise_ioa(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
     return torch.where(inter > 0, inter / boxes2.area(), 0.0)
 
 
-def matched_pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
+def matched_pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     """Intersection over union of each box with the box at the same place of the other list.
 
     Args:
@@ -295,7 +296,7 @@ def matched_pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
     return torch.where(inter > 0, inter / (boxes1.area() + boxes2.area() - inter), 0.0)
 
 
-def pairwise_point_box_distance(points: torch.Tensor, boxes: Boxes) -> torch.Tensor:
+def pairwise_point_box_distance(points: Tensor, boxes: Boxes) -> Tensor:
     """Distances of points from the sides of boxes, negative where the point lies outside.
 
     Args:
@@ -309,7 +310,7 @@ def pairwise_point_box_distance(points: torch.Tensor, boxes: Boxes) -> torch.Ten
     return torch.cat([points[:, None] - low, high - points[:, None]], dim=2)
 
 
-def pairwise_intersection(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
+def pairwise_intersection(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     """The area of the overlap of all pairs, (N, M) for N and M boxes."""
     # One (N, M) plane per coordinate: several times as fast on a CPU as pairs of coordinates.
     x0, y0, x1, y1 = boxes1.tensor.t()[:, :, None]  # each (N, 1)

@@ -2,6 +2,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 class ImageList:
@@ -12,14 +13,14 @@ class ImageList:
         image_sizes: the (height, width) of each image without its padding.
     """
 
-    def __init__(self, tensor: torch.Tensor, image_sizes: list[tuple[int, int]]) -> None:
+    def __init__(self, tensor: Tensor, image_sizes: list[tuple[int, int]]) -> None:
         self.tensor = tensor
         self.image_sizes = image_sizes
 
     def __len__(self) -> int:
         return len(self.image_sizes)
 
-    def __getitem__(self, index: int) -> torch.Tensor:
+    def __getitem__(self, index: int) -> Tensor:
         """Image `index` without its padding, (C, h, w), a view."""
         height, width = self.image_sizes[index]
         return self.tensor[index, ..., :height, :width]
@@ -35,7 +36,7 @@ class ImageList:
 
     @staticmethod
     def from_tensors(
-        tensors: Sequence[torch.Tensor],
+        tensors: Sequence[Tensor],
         size_divisibility: int = 0,
         pad_value: float = 0.0,
         padding_constraints: Mapping[str, int] | None = None,
@@ -59,7 +60,7 @@ class ImageList:
         assert tensors, "ImageList.from_tensors needs at least one image, got none"
         leading = tensors[0].shape[:-2]
         for index, image in enumerate(tensors):
-            assert isinstance(image, torch.Tensor) and image.shape[:-2] == leading, (
+            assert isinstance(image, Tensor) and image.shape[:-2] == leading, (
                 "images of a batch must be tensors that agree in all but height and width, got "
                 f"{tuple(image.shape)} at index {index} beside {tuple(tensors[0].shape)}"
             )

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from detectron2.structures.boxes import as_index
 
@@ -155,7 +156,7 @@ class Instances:
 def _cat_values(name: str, values: list[Any]) -> Any:
     """Join the values that the field `name` has in several instances."""
     kind = type(values[0])
-    if isinstance(values[0], torch.Tensor):
+    if isinstance(values[0], Tensor):
         return torch.cat(values, dim=0)
     if isinstance(values[0], list):
         return list(itertools.chain(*values))

@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
+from torch import Tensor
 
 from detectron2.layers.mask_ops import paste_masks_as_runs, paste_masks_in_image
 from detectron2.layers.roi_align import ROIAlign
@@ -95,7 +96,7 @@ class BitMasks(TensorRows):
         AssertionError: for another number of dimensions.
     """
 
-    def __init__(self, tensor: torch.Tensor | np.ndarray) -> None:
+    def __init__(self, tensor: Tensor | np.ndarray) -> None:
         tensor = torch.as_tensor(tensor).to(torch.bool)
         assert tensor.dim() == 3, f"bit masks must be (N, H, W), got {tuple(tensor.shape)}"
         self.tensor = tensor
@@ -108,7 +109,7 @@ class BitMasks(TensorRows):
     def __repr__(self) -> str:
         return f"BitMasks(num_instances={len(self)}, image_size={self.image_size})"
 
-    def nonempty(self) -> torch.Tensor:
+    def nonempty(self) -> Tensor:
         """(N,) bool, True where a mask has a pixel."""
         return self.tensor.flatten(1).any(dim=1)
 
@@ -133,7 +134,7 @@ class BitMasks(TensorRows):
         (x0, x1), (y0, y1) = _first_and_end(columns), _first_and_end(rows)
         return Boxes(torch.stack([x0, y0, x1, y1], dim=1).cpu())
 
-    def crop_and_resize(self, boxes: torch.Tensor, mask_size: int) -> torch.Tensor:
+    def crop_and_resize(self, boxes: Tensor, mask_size: int) -> Tensor:
         """Crop each mask by its own box and resize the crop to a square.
 
         Args:
@@ -171,7 +172,7 @@ class BitMasks(TensorRows):
         return BitMasks(torch.cat([masks.tensor for masks in bitmasks_list], dim=0))
 
 
-def _first_and_end(occupied: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _first_and_end(occupied: Tensor) -> tuple[Tensor, Tensor]:
     """Per row of (N, L) bools the first True and one past the last; 0 and 0 without any."""
     length = occupied.shape[1]
     position = torch.arange(length, device=occupied.device)
@@ -192,7 +193,7 @@ class PolygonMasks:
             less than three points.
     """
 
-    def __init__(self, polygons: list[list[torch.Tensor | np.ndarray]]) -> None:
+    def __init__(self, polygons: list[list[Tensor | np.ndarray]]) -> None:
         if not isinstance(polygons, list):
             raise ValueError(
                 "polygons must be a list with one list of polygons per instance, "
@@ -235,11 +236,11 @@ class PolygonMasks:
     def __repr__(self) -> str:
         return f"PolygonMasks(num_instances={len(self)})"
 
-    def nonempty(self) -> torch.Tensor:
+    def nonempty(self) -> Tensor:
         """(N,) bool, True where an instance has a polygon."""
         return torch.tensor([len(polygons) > 0 for polygons in self.polygons], dtype=torch.bool)
 
-    def area(self) -> torch.Tensor:
+    def area(self) -> Tensor:
         """(N,) float64 sums of the areas of the polygons in square pixels.
 
         Overlaps count twice, holes are not subtracted.
@@ -264,7 +265,7 @@ class PolygonMasks:
                 box[2:] = torch.maximum(box[2:], points.amax(dim=0))
         return Boxes(boxes)
 
-    def crop_and_resize(self, boxes: torch.Tensor, mask_size: int) -> torch.Tensor:
+    def crop_and_resize(self, boxes: Tensor, mask_size: int) -> Tensor:
         """Rasterise each instance on a square grid laid over its own box.
 
         Args:
@@ -307,8 +308,7 @@ def _checked_polygons(polygons: Any, index: int) -> list[np.ndarray]:
             f"(instance {index})"
         )
     arrays = [
-        np.asarray(p.cpu() if isinstance(p, torch.Tensor) else p, dtype=np.float64)
-        for p in polygons
+        np.asarray(p.cpu() if isinstance(p, Tensor) else p, dtype=np.float64) for p in polygons
     ]
     for array in arrays:
         if array.ndim != 1 or array.size % 2 != 0 or array.size < 6:
@@ -321,7 +321,7 @@ def _checked_polygons(polygons: Any, index: int) -> list[np.ndarray]:
 
 def _as_positions(item: Any, length: int) -> list[int]:
     """The positions that a list, tensor or array of indices or bools selects from `length`."""
-    selected = np.asarray(item.cpu() if isinstance(item, torch.Tensor) else item)
+    selected = np.asarray(item.cpu() if isinstance(item, Tensor) else item)
     if selected.size == 0 and selected.ndim == 1:
         return []
     if selected.dtype == bool and selected.shape == (length,):
@@ -335,8 +335,8 @@ def _as_positions(item: Any, length: int) -> list[int]:
 
 
 def rasterize_polygons_within_box(
-    polygons: Polygons, box: np.ndarray | torch.Tensor, mask_size: int
-) -> torch.Tensor:
+    polygons: Polygons, box: np.ndarray | Tensor, mask_size: int
+) -> Tensor:
     """Rasterise the polygons of one instance, see `PolygonMasks.crop_and_resize`.
 
     Args:
@@ -371,7 +371,7 @@ class ROIMasks(TensorRows):
         ValueError: for another number of dimensions.
     """
 
-    def __init__(self, tensor: torch.Tensor) -> None:
+    def __init__(self, tensor: Tensor) -> None:
         if tensor.dim() != 3:
             raise ValueError(f"masks of regions must be (N, M, M), got {tuple(tensor.shape)}")
         self.tensor = tensor
@@ -417,7 +417,7 @@ class ROIMasks(TensorRows):
         return mask_util.frPyObjects(rles, height, width) if rles else []
 
 
-def _assert_one_box_per_mask(boxes: torch.Tensor, masks: BitMasks | PolygonMasks) -> None:
+def _assert_one_box_per_mask(boxes: Tensor, masks: BitMasks | PolygonMasks) -> None:
     assert len(boxes) == len(masks), (
         f"there must be one box per mask, got {len(boxes)} boxes and {len(masks)} masks"
     )

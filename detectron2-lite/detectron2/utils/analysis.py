@@ -6,7 +6,7 @@ from typing import Any
 import fvcore.nn
 import torch
 from fvcore.nn import parameter_count, parameter_count_table
-from torch import nn
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from detectron2.structures import Instances
@@ -67,22 +67,22 @@ class _TensorAdapter(nn.Module):
         super().__init__()
         self.model = model
         self._leaves, self._structure = pytree.tree_flatten(inputs)
-        is_tensor = [isinstance(leaf, torch.Tensor) for leaf in self._leaves]
+        is_tensor = [isinstance(leaf, Tensor) for leaf in self._leaves]
         self._places = [i for i, yes in enumerate(is_tensor) if yes]
         self.tensors = tuple(self._leaves[i] for i in self._places)
 
     # frozen norms are one operator, which counts, only where no gradient is needed
     @torch.no_grad()
-    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         leaves = list(self._leaves)
         for place, tensor in zip(self._places, tensors, strict=True):
             leaves[place] = tensor
         return tuple(_tensors_of(self.model(*pytree.tree_unflatten(leaves, self._structure))))
 
 
-def _tensors_of(value: Any) -> list[torch.Tensor]:
+def _tensors_of(value: Any) -> list[Tensor]:
     """The tensors in what a detector returns."""
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, Tensor):
         return [value]
     if isinstance(value, Instances):
         value = value.get_fields()

@@ -1,9 +1,10 @@
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 
-def assert_all(condition: torch.Tensor, message: str, received: Callable[[], str]) -> None:
+def assert_all(condition: Tensor, message: str, received: Callable[[], str]) -> None:
     """Assert that all values are True; on a GPU without waiting for it.
 
     There a False ends the process's use of the device some time later, with `message` alone.

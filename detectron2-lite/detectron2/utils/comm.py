@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 # The processes of this machine, and the run to which they belong: a later run has other groups.
 _local_group: dist.ProcessGroup | None = None
@@ -151,7 +152,7 @@ def shared_random_seed() -> int:
 
 
 @torch.no_grad()
-def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> dict[str, Any]:
+def reduce_dict(input_dict: dict[str, Tensor], average: bool = True) -> dict[str, Any]:
     """Sum or average scalar tensors over all processes.
 
     Args:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from fvcore.common.history_buffer import HistoryBuffer
+from torch import Tensor
 
 _HISTORY_LENGTH = 10_000
 _ETA_WINDOW = 1000
@@ -52,7 +53,7 @@ class EventStorage:
         self._latest: dict[str, tuple[float, int]] = {}
         self._smoothing_hints: dict[str, bool] = {}
         self._prefix = ""
-        self._images: list[tuple[str, torch.Tensor, int]] = []
+        self._images: list[tuple[str, Tensor, int]] = []
         self._histograms: list[dict[str, Any]] = []
 
     def __enter__(self) -> "EventStorage":
@@ -114,7 +115,7 @@ class EventStorage:
         for name, value in kwargs.items():
             self.put_scalar(name, value, smoothing_hint=smoothing_hint, cur_iter=cur_iter)
 
-    def put_image(self, img_name: str, img_tensor: torch.Tensor) -> None:
+    def put_image(self, img_name: str, img_tensor: Tensor) -> None:
         """Store an image for the next write to tensorboard.
 
         Args:
@@ -123,7 +124,7 @@ class EventStorage:
         """
         self._images.append((img_name, img_tensor, self.iter))
 
-    def put_histogram(self, hist_name: str, hist_tensor: torch.Tensor, bins: int = 1000) -> None:
+    def put_histogram(self, hist_name: str, hist_tensor: Tensor, bins: int = 1000) -> None:
         """Store the histogram of a tensor's values for the next write to tensorboard.
 
         Args:

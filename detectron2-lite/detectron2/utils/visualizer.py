@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
-import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFilter, ImageFont
+from torch import Tensor
 
 from detectron2.structures import (
     BitMasks,
@@ -163,9 +163,9 @@ class Visualizer:
     def overlay_instances(
         self,
         *,
-        boxes: Boxes | np.ndarray | torch.Tensor | Sequence | None = None,
+        boxes: Boxes | np.ndarray | Tensor | Sequence | None = None,
         labels: Sequence[str] | None = None,
-        masks: BitMasks | PolygonMasks | np.ndarray | torch.Tensor | Sequence | None = None,
+        masks: BitMasks | PolygonMasks | np.ndarray | Tensor | Sequence | None = None,
         keypoints: None = None,
         assigned_colors: Sequence[Color] | None = None,
         alpha: float = 0.5,
@@ -391,7 +391,7 @@ class Visualizer:
     def _bitmaps(self, masks: Any) -> list[np.ndarray]:
         """Masks of any accepted kind as (H, W) bool arrays."""
         masks = masks.tensor if isinstance(masks, BitMasks) else masks
-        masks = masks.cpu().numpy() if isinstance(masks, torch.Tensor) else masks
+        masks = masks.cpu().numpy() if isinstance(masks, Tensor) else masks
         return [self._bitmap(mask) for mask in masks]
 
     def _bitmap(self, mask: Any) -> np.ndarray:
@@ -400,7 +400,7 @@ class Visualizer:
             mask = mask_util.decode(compressed_rle(mask))
         elif isinstance(mask, list):
             mask = polygons_to_bitmask([np.asarray(polygon) for polygon in mask], height, width)
-        bitmap = np.asarray(mask.cpu() if isinstance(mask, torch.Tensor) else mask) != 0
+        bitmap = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask) != 0
         if bitmap.shape != (height, width):
             raise ValueError(
                 f"a mask must have the size of the image, {(height, width)}, got {bitmap.shape}"
@@ -465,9 +465,9 @@ def _create_text_labels(
     return labels
 
 
-def _corners(boxes: Boxes | np.ndarray | torch.Tensor | Sequence) -> np.ndarray:
+def _corners(boxes: Boxes | np.ndarray | Tensor | Sequence) -> np.ndarray:
     boxes = boxes.tensor if isinstance(boxes, Boxes) else boxes
-    boxes = boxes.detach().cpu() if isinstance(boxes, torch.Tensor) else boxes
+    boxes = boxes.detach().cpu() if isinstance(boxes, Tensor) else boxes
     array = np.asarray(boxes, dtype=float)
     if array.size == 0:
         return array.reshape(-1, 4)[:0]

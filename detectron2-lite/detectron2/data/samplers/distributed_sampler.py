@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Sampler
 
 from detectron2.utils import comm
@@ -62,7 +63,7 @@ class _InfiniteSampler(Sampler):
             yield from self._epoch(generator).tolist()
 
     @abstractmethod
-    def _epoch(self, generator: torch.Generator) -> torch.Tensor:
+    def _epoch(self, generator: torch.Generator) -> Tensor:
         """The int64 indices of the next epoch."""
 
 
@@ -89,7 +90,7 @@ class TrainingSampler(_InfiniteSampler):
         super().__init__(shuffle, seed)
         self._size = size
 
-    def _epoch(self, generator: torch.Generator) -> torch.Tensor:
+    def _epoch(self, generator: torch.Generator) -> Tensor:
         if self._shuffle:
             return torch.randperm(self._size, generator=generator)
         return torch.arange(self._size)
@@ -127,7 +128,7 @@ class RandomSubsetTrainingSampler(TrainingSampler):
         order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
         self._subset = order[:subset_size]
 
-    def _epoch(self, generator: torch.Generator) -> torch.Tensor:
+    def _epoch(self, generator: torch.Generator) -> Tensor:
         if self._shuffle:
             return self._subset[torch.randperm(len(self._subset), generator=generator)]
         return self._subset
@@ -150,9 +151,7 @@ class RepeatFactorTrainingSampler(_InfiniteSampler):
         Gupta et al. 2019, arXiv 1908.03195 (LVIS), appendix on repeat factor sampling.
     """
 
-    def __init__(
-        self, repeat_factors: torch.Tensor, *, shuffle: bool = True, seed: int | None = None
-    ):
+    def __init__(self, repeat_factors: Tensor, *, shuffle: bool = True, seed: int | None = None):
         if repeat_factors.ndim != 1 or not (repeat_factors >= 0).all():
             raise ValueError(
                 "repeat_factors must be a one-dimensional tensor of numbers >= 0, got shape "
@@ -164,7 +163,7 @@ class RepeatFactorTrainingSampler(_InfiniteSampler):
         self._whole = repeat_factors.trunc()
         self._fraction = repeat_factors - self._whole
 
-    def _epoch(self, generator: torch.Generator) -> torch.Tensor:
+    def _epoch(self, generator: torch.Generator) -> Tensor:
         one_more = torch.rand(len(self._fraction), generator=generator) < self._fraction
         repeats = self._whole.long() + one_more.long()
         indices = torch.arange(len(repeats)).repeat_interleave(repeats)
@@ -175,7 +174,7 @@ class RepeatFactorTrainingSampler(_InfiniteSampler):
     @staticmethod
     def repeat_factors_from_category_frequency(
         dataset_dicts: list[dict[str, Any]], repeat_thresh: float, sqrt: bool = True
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Repeat factors of images from the share of images f in which each category occurs.
 
         A category has the factor max(1, sqrt(repeat_thresh / f)); an image has the largest factor

@@ -1,12 +1,13 @@
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.layers.batch_norm import Norm
 from detectron2.modeling.backbone.backbone import Backbone
 
 
@@ -24,7 +25,7 @@ class FPN(Backbone):
         bottom_up: Backbone,
         in_features: Sequence[str],
         out_channels: int,
-        norm: str | Callable[[int], nn.Module] = "",
+        norm: Norm = "",
         top_block: nn.Module | None = None,
         fuse_type: str = "sum",
         square_pad: int = 0,
@@ -195,9 +196,7 @@ def _input_shapes(bottom_up: Backbone, in_features: Sequence[str]) -> list[Shape
     return shapes
 
 
-def _conv(
-    in_channels: int, out_channels: int, kernel_size: int, norm: str | Callable[[int], nn.Module]
-) -> Conv2d:
+def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: Norm) -> Conv2d:
     conv = Conv2d(
         in_channels,
         out_channels,

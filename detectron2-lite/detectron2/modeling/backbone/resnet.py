@@ -1,7 +1,7 @@
 """Residual networks with the parameter names of released Detectron2 backbones."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -9,6 +9,7 @@ from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor, nn
 
 from detectron2.layers import CNNBlockBase, Conv2d, get_norm
+from detectron2.layers.batch_norm import Norm
 from detectron2.modeling.backbone.backbone import Backbone
 
 ResNetBlockBase = CNNBlockBase
@@ -32,12 +33,7 @@ class BasicStem(CNNBlockBase):
         norm: see `detectron2.layers.get_norm`.
     """
 
-    def __init__(
-        self,
-        in_channels: int = 3,
-        out_channels: int = 64,
-        norm: str | Callable[[int], nn.Module] = "BN",
-    ):
+    def __init__(self, in_channels: int = 3, out_channels: int = 64, norm: Norm = "BN"):
         super().__init__(in_channels, out_channels, stride=4)
         self.conv1 = _conv(in_channels, out_channels, 7, norm, stride=2)
 
@@ -59,14 +55,7 @@ class BasicBlock(CNNBlockBase):
     Reference: He et al. 2015, arXiv 1512.03385, figure 5 left.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        stride: int = 1,
-        norm: str | Callable[[int], nn.Module] = "BN",
-    ):
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, norm: Norm = "BN"):
         super().__init__(in_channels, out_channels, stride)
         self.shortcut = _shortcut(in_channels, out_channels, stride, norm)
         self.conv1 = _conv(in_channels, out_channels, 3, norm, stride=stride)
@@ -106,7 +95,7 @@ class BottleneckBlock(CNNBlockBase):
         bottleneck_channels: int,
         stride: int = 1,
         num_groups: int = 1,
-        norm: str | Callable[[int], nn.Module] = "BN",
+        norm: Norm = "BN",
         stride_in_1x1: bool = False,
         dilation: int = 1,
     ):
@@ -310,7 +299,7 @@ def _conv(
     in_channels: int,
     out_channels: int,
     kernel_size: int,
-    norm: str | Callable[[int], nn.Module],
+    norm: Norm,
     *,
     dilation: int = 1,
     **kwargs: int,
@@ -329,9 +318,7 @@ def _conv(
     return conv
 
 
-def _shortcut(
-    in_channels: int, out_channels: int, stride: int, norm: str | Callable[[int], nn.Module]
-) -> Conv2d | None:
+def _shortcut(in_channels: int, out_channels: int, stride: int, norm: Norm) -> Conv2d | None:
     if in_channels == out_channels:
         return None
     return _conv(in_channels, out_channels, 1, norm, stride=stride)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detectron2.modeling.anchor_generator import by_anchor
 from detectron2.modeling.backbone import Backbone
@@ -48,9 +48,7 @@ class DenseDetector(Detector):
             head_in_features = sorted(shapes, key=lambda name: shapes[name].stride)
         self.head_in_features = list(head_in_features)
 
-    def forward(
-        self, batched_inputs: list[dict]
-    ) -> dict[str, torch.Tensor] | list[dict[str, Instances]]:
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """The losses of a batch in training, inside an `EventStorage`; detections otherwise.
 
         Args:
@@ -97,18 +95,15 @@ class DenseDetector(Detector):
     def forward_training(
         self,
         images: ImageList,
-        features: list[torch.Tensor],
-        predictions: tuple[list[torch.Tensor], ...],
+        features: list[Tensor],
+        predictions: tuple[list[Tensor], ...],
         gt_instances: list[Instances],
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[str, Tensor]:
         """The losses by name, from the feature maps and what the head says of them."""
         raise NotImplementedError(f"{type(self).__name__} must define forward_training()")
 
     def forward_inference(
-        self,
-        images: ImageList,
-        features: list[torch.Tensor],
-        predictions: tuple[list[torch.Tensor], ...],
+        self, images: ImageList, features: list[Tensor], predictions: tuple[list[Tensor], ...]
     ) -> list[Instances]:
         """Per image the detections in input resolution: `pred_boxes`, `scores`, `pred_classes`."""
         raise NotImplementedError(f"{type(self).__name__} must define forward_inference()")

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.meta_arch.detector import Detector
@@ -52,9 +51,7 @@ class GeneralizedRCNN(Detector):
         if not paste_masks:  # for all who call it, among them `inference` of subclasses
             self._postprocess = partial(self._postprocess, paste_masks=False)
 
-    def forward(
-        self, batched_inputs: list[dict]
-    ) -> dict[str, torch.Tensor] | list[dict[str, Instances]]:
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """The losses of a batch in training, inside an `EventStorage`; detections otherwise.
 
         Args:
@@ -86,9 +83,9 @@ class GeneralizedRCNN(Detector):
         self,
         batched_inputs: list[dict],
         images: ImageList,
-        features: dict[str, torch.Tensor],
+        features: dict[str, Tensor],
         targets: list[Instances] | None = None,
-    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
         if self.proposal_generator is not None:
             return self.proposal_generator(images, features, targets)
         assert all("proposals" in x for x in batched_inputs), (

@@ -1,11 +1,11 @@
 """RetinaNet: a one-stage detector with a focal loss."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from fvcore.nn import sigmoid_focal_loss
-from torch import nn
+from torch import Tensor, nn
 
 from detectron2.layers import (
     CycleBatchNormList,
@@ -15,7 +15,7 @@ from detectron2.layers import (
     get_norm,
     nonzero_tuple,
 )
-from detectron2.layers.batch_norm import SyncBatchNorm
+from detectron2.layers.batch_norm import Norm, SyncBatchNorm
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator, by_anchor
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.box_regression import Box2BoxTransform, box_regression_loss, positive_rows
@@ -110,10 +110,10 @@ class RetinaNet(DenseDetector):
     def forward_training(
         self,
         images: ImageList,
-        features: list[torch.Tensor],
-        predictions: tuple[list[torch.Tensor], list[torch.Tensor]],
+        features: list[Tensor],
+        predictions: tuple[list[Tensor], list[Tensor]],
         gt_instances: list[Instances],
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[str, Tensor]:
         """The losses of a batch.
 
         Args:
@@ -131,8 +131,8 @@ class RetinaNet(DenseDetector):
         return self.losses(anchors, logits, gt_labels, deltas, gt_boxes)
 
     def _by_anchor(
-        self, predictions: tuple[list[torch.Tensor], list[torch.Tensor]]
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        self, predictions: tuple[list[Tensor], list[Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Per level (N, HWA, K) logits and (N, HWA, 4) deltas."""
         logits, deltas = predictions
         return [by_anchor(x, self.num_classes) for x in logits], [by_anchor(x, 4) for x in deltas]
@@ -140,7 +140,7 @@ class RetinaNet(DenseDetector):
     @torch.no_grad()
     def label_anchors(
         self, anchors: list[Boxes], instances: list[Instances]
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Decide what each anchor should predict.
 
         Args:
@@ -165,11 +165,11 @@ class RetinaNet(DenseDetector):
     def losses(
         self,
         anchors: list[Boxes],
-        pred_logits: list[torch.Tensor],
-        gt_labels: list[torch.Tensor],
-        pred_anchor_deltas: list[torch.Tensor],
-        gt_boxes: list[torch.Tensor],
-    ) -> dict[str, torch.Tensor]:
+        pred_logits: list[Tensor],
+        gt_labels: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        gt_boxes: list[Tensor],
+    ) -> dict[str, Tensor]:
         """Focal loss of all anchors and box loss of the positive ones, over `loss_normalizer`.
 
         Updates `loss_normalizer` by the positive anchors of this process's batch.
@@ -217,8 +217,8 @@ class RetinaNet(DenseDetector):
     def forward_inference(
         self,
         images: ImageList,
-        features: list[torch.Tensor],
-        predictions: tuple[list[torch.Tensor], list[torch.Tensor]],
+        features: list[Tensor],
+        predictions: tuple[list[Tensor], list[Tensor]],
     ) -> list[Instances]:
         """The detections of a batch.
 
@@ -243,8 +243,8 @@ class RetinaNet(DenseDetector):
     def inference_single_image(
         self,
         anchors: list[Boxes],
-        box_cls: list[torch.Tensor],
-        box_delta: list[torch.Tensor],
+        box_cls: list[Tensor],
+        box_delta: list[Tensor],
         image_size: tuple[int, int],
     ) -> Instances:
         """The detections of one image, see `forward_inference`.
@@ -302,7 +302,7 @@ class RetinaNetHead(nn.Module):
         num_classes: int,
         num_anchors: int,
         conv_dims: Sequence[int],
-        norm: str | Callable[[int], nn.Module] = "",
+        norm: Norm = "",
         prior_prob: float = 0.01,
     ):
         super().__init__()
@@ -318,9 +318,7 @@ class RetinaNetHead(nn.Module):
                 nn.init.zeros_(layer.bias)
         nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))
 
-    def _tower(
-        self, channels: Sequence[int], norm: str | Callable[[int], nn.Module]
-    ) -> nn.Sequential:
+    def _tower(self, channels: Sequence[int], norm: Norm) -> nn.Sequential:
         layers: list[nn.Module] = []
         for in_channels, out_channels in zip(channels, channels[1:], strict=False):
             layers.append(nn.Conv2d(in_channels, out_channels, 3, padding=1))
@@ -334,9 +332,7 @@ class RetinaNetHead(nn.Module):
             layers.append(nn.ReLU())
         return nn.Sequential(*layers)
 
-    def forward(
-        self, features: list[torch.Tensor]
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Score and refine every anchor.
 
         Args:

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch import Tensor
 
 from detectron2.layers import batched_nms, cat
 from detectron2.structures import Boxes, Instances
@@ -12,9 +13,7 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 _GROUND_TRUTH_LOGIT = math.log((1.0 - 1e-10) / 1e-10)
 
 
-def top_scoring(
-    logits: torch.Tensor, k: int, values: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def top_scoring(logits: Tensor, k: int, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The k best-scoring entries of every image, best first.
 
     Args:
@@ -32,8 +31,8 @@ def top_scoring(
 
 @torch.no_grad()
 def find_top_rpn_proposals(
-    proposals: list[torch.Tensor],
-    pred_objectness_logits: list[torch.Tensor],
+    proposals: list[Tensor],
+    pred_objectness_logits: list[Tensor],
     image_sizes: list[tuple[int, int]],
     nms_thresh: float,
     pre_nms_topk: int,
@@ -70,8 +69,8 @@ def find_top_rpn_proposals(
 
 
 def suppress_proposals(
-    boxes: list[torch.Tensor],
-    scores: list[torch.Tensor],
+    boxes: list[Tensor],
+    scores: list[Tensor],
     image_sizes: list[tuple[int, int]],
     nms_thresh: float,
     post_nms_topk: int,
@@ -116,9 +115,9 @@ def suppress_proposals(
 
 
 def _suppress_in_image(
-    boxes: torch.Tensor,
-    scores: torch.Tensor,
-    levels: torch.Tensor,
+    boxes: Tensor,
+    scores: Tensor,
+    levels: Tensor,
     image_size: tuple[int, int],
     nms_thresh: float,
     post_nms_topk: int,
@@ -132,7 +131,7 @@ def _suppress_in_image(
     return Instances(image_size, proposal_boxes=boxes[keep], objectness_logits=scores[keep])
 
 
-def _raise_diverged(levels: torch.Tensor) -> None:
+def _raise_diverged(levels: Tensor) -> None:
     when = f" at iteration {get_event_storage().iter}" if has_event_storage() else ""
     raise FloatingPointError(
         f"Predicted boxes or scores contain Inf or NaN on feature levels "

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from detectron2.layers import Conv2d, cat
 from detectron2.modeling.anchor_generator import by_anchor
@@ -66,9 +66,7 @@ class StandardRPNHead(nn.Module):
                 nn.init.normal_(layer.weight, std=0.01)
                 nn.init.zeros_(layer.bias)
 
-    def forward(
-        self, features: list[torch.Tensor]
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Score and refine every anchor.
 
         Args:
@@ -152,9 +150,9 @@ class RPN(nn.Module):
     def forward(
         self,
         images: ImageList,
-        features: dict[str, torch.Tensor],
+        features: dict[str, Tensor],
         gt_instances: list[Instances] | None = None,
-    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
         """Propose boxes; in training also compute the losses, inside an `EventStorage`.
 
         Args:
@@ -187,7 +185,7 @@ class RPN(nn.Module):
     @torch.no_grad()
     def label_and_sample_anchors(
         self, anchors: list[Boxes], gt_instances: list[Instances]
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Decide which anchors enter the losses, and what they should predict.
 
         Args:
@@ -214,7 +212,7 @@ class RPN(nn.Module):
             boxes.append(matched_boxes(matches, gt_boxes.tensor))
         return labels, boxes
 
-    def _subsample(self, labels: torch.Tensor) -> torch.Tensor:
+    def _subsample(self, labels: Tensor) -> Tensor:
         positive, negative = subsample_labels(
             labels, self.batch_size_per_image, self.positive_fraction, 0
         )
@@ -226,11 +224,11 @@ class RPN(nn.Module):
     def losses(
         self,
         anchors: list[Boxes],
-        pred_objectness_logits: list[torch.Tensor],
-        gt_labels: list[torch.Tensor],
-        pred_anchor_deltas: list[torch.Tensor],
-        gt_boxes: list[torch.Tensor],
-    ) -> dict[str, torch.Tensor]:
+        pred_objectness_logits: list[Tensor],
+        gt_labels: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        gt_boxes: list[Tensor],
+    ) -> dict[str, Tensor]:
         """Objectness and box loss of the sampled anchors, over `batch_size_per_image` per image.
 
         Args:
@@ -265,7 +263,7 @@ class RPN(nn.Module):
         )
 
     @staticmethod
-    def _log_counts(positive: torch.Tensor, sampled: torch.Tensor, num_images: int) -> None:
+    def _log_counts(positive: Tensor, sampled: Tensor, num_images: int) -> None:
         num_positive, num_sampled = torch.stack([positive.sum(), sampled.sum()]).tolist()
         storage = get_event_storage()
         storage.put_scalar("rpn/num_pos_anchors", num_positive / num_images)
@@ -275,8 +273,8 @@ class RPN(nn.Module):
     def predict_proposals(
         self,
         anchors: list[Boxes],
-        pred_objectness_logits: list[torch.Tensor],
-        pred_anchor_deltas: list[torch.Tensor],
+        pred_objectness_logits: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
         """Turn scores and deltas into proposals, without gradient.

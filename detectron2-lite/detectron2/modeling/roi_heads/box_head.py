@@ -1,12 +1,13 @@
 """The network between pooled region features and the Fast R-CNN predictor."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from fvcore.nn import weight_init
 from torch import nn
 
 from detectron2.layers import Conv2d, Linear, ShapeSpec, get_norm
+from detectron2.layers.batch_norm import Norm
 
 
 class FastRCNNConvFCHead(nn.Sequential):
@@ -32,7 +33,7 @@ class FastRCNNConvFCHead(nn.Sequential):
         *,
         conv_dims: Sequence[int],
         fc_dims: Sequence[int],
-        conv_norm: str | Callable[[int], nn.Module] = "",
+        conv_norm: Norm = "",
     ):
         super().__init__()
         assert len(conv_dims) + len(fc_dims) > 0, (

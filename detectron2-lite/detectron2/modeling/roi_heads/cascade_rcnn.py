@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detectron2.modeling.matcher import Matcher, matched_boxes, matched_classes
 from detectron2.modeling.poolers import ROIPooler
@@ -14,7 +14,7 @@ from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 
 # (R, K + 1) class logits and (R, 4) box deltas of all proposals, image after image
-_Predictions: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+_Predictions: TypeAlias = tuple[Tensor, Tensor]
 
 
 class CascadeROIHeads(StandardROIHeads):
@@ -69,10 +69,10 @@ class CascadeROIHeads(StandardROIHeads):
     def forward(
         self,
         images: ImageList,
-        features: dict[str, torch.Tensor],
+        features: dict[str, Tensor],
         proposals: list[Instances],
         targets: list[Instances] | None = None,
-    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
         """Train on proposals, or turn them into detections.
 
         Args:
@@ -100,11 +100,8 @@ class CascadeROIHeads(StandardROIHeads):
         return proposals, losses
 
     def _box_losses(
-        self,
-        features: dict[str, torch.Tensor],
-        proposals: list[Instances],
-        targets: list[Instances],
-    ) -> dict[str, torch.Tensor]:
+        self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances]
+    ) -> dict[str, Tensor]:
         losses = {}
         stages = self._stages(features, proposals, targets)
         for stage, (predictor, predictions, proposals) in enumerate(stages):
@@ -114,7 +111,7 @@ class CascadeROIHeads(StandardROIHeads):
         return losses
 
     def _forward_box(
-        self, features: dict[str, torch.Tensor], proposals: list[Instances]
+        self, features: dict[str, Tensor], proposals: list[Instances]
     ) -> list[Instances]:
         """Detections: the boxes of the last stage, the mean class probabilities of all stages."""
         probs = []  # per stage, per image (R, K + 1)
@@ -132,7 +129,7 @@ class CascadeROIHeads(StandardROIHeads):
 
     def _stages(
         self,
-        features: dict[str, torch.Tensor],
+        features: dict[str, Tensor],
         proposals: list[Instances],
         targets: list[Instances] | None = None,
     ) -> Iterator[tuple[FastRCNNOutputLayers, _Predictions, list[Instances]]]:
@@ -146,7 +143,7 @@ class CascadeROIHeads(StandardROIHeads):
                     self._match_and_label_boxes(proposals, stage + 1, targets)
 
     def _run_stage(
-        self, features: dict[str, torch.Tensor], proposals: list[Instances], stage: int
+        self, features: dict[str, Tensor], proposals: list[Instances], stage: int
     ) -> _Predictions:
         """What the predictor of a stage says of the proposals."""
         maps = [features[name] for name in self.box_in_features]

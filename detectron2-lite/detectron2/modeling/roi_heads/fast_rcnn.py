@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from detectron2.layers import Linear, ShapeSpec, batched_nms, cat, cross_entropy, nonzero_tuple
 from detectron2.modeling.box_regression import Box2BoxTransform, box_regression_loss
@@ -17,13 +17,13 @@ from detectron2.utils.logger import log_first_n
 
 
 def fast_rcnn_inference(
-    boxes: list[torch.Tensor],
-    scores: list[torch.Tensor],
+    boxes: list[Tensor],
+    scores: list[Tensor],
     image_shapes: list[tuple[int, int]],
     score_thresh: float,
     nms_thresh: float,
     topk_per_image: int,
-) -> tuple[list[Instances], list[torch.Tensor]]:
+) -> tuple[list[Instances], list[Tensor]]:
     """Turn scored boxes into detections: threshold, suppression within each class, best ones.
 
     A row with a value that is not finite is dropped.
@@ -48,13 +48,13 @@ def fast_rcnn_inference(
 
 
 def fast_rcnn_inference_single_image(
-    boxes: torch.Tensor,
-    scores: torch.Tensor,
+    boxes: Tensor,
+    scores: Tensor,
     image_shape: tuple[int, int],
     score_thresh: float,
     nms_thresh: float,
     topk_per_image: int,
-) -> tuple[Instances, torch.Tensor]:
+) -> tuple[Instances, Tensor]:
     """What `fast_rcnn_inference` does, for one image.
 
     Args:
@@ -86,9 +86,7 @@ def fast_rcnn_inference_single_image(
     return detections, rows[keep]
 
 
-def _drop_not_finite(
-    boxes: torch.Tensor, scores: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _drop_not_finite(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
     dropped = len(finite) - int(finite.sum())
     if dropped == 0:
@@ -101,9 +99,7 @@ def _drop_not_finite(
     return boxes[finite], scores[finite]
 
 
-def federated_classes(
-    gt_classes: torch.Tensor, count: int, num_classes: int, weights: torch.Tensor
-) -> torch.Tensor:
+def federated_classes(gt_classes: Tensor, count: int, num_classes: int, weights: Tensor) -> Tensor:
     """The classes that enter the loss: those present in the batch, and random others.
 
     Args:
@@ -170,7 +166,7 @@ class FastRCNNOutputLayers(nn.Module):
         loss_weight: float | Mapping[str, float] = 1.0,
         use_fed_loss: bool = False,
         use_sigmoid_ce: bool = False,
-        get_fed_loss_cls_weights: Callable[[], torch.Tensor] | None = None,
+        get_fed_loss_cls_weights: Callable[[], Tensor] | None = None,
         fed_loss_num_classes: int = 50,
     ):
         super().__init__()
@@ -200,7 +196,7 @@ class FastRCNNOutputLayers(nn.Module):
         if use_fed_loss:
             self._register_federated_weights(get_fed_loss_cls_weights)
 
-    def _register_federated_weights(self, get_weights: Callable[[], torch.Tensor] | None) -> None:
+    def _register_federated_weights(self, get_weights: Callable[[], Tensor] | None) -> None:
         assert self.use_sigmoid_ce, "use_fed_loss=True needs use_sigmoid_ce=True"
         assert get_weights is not None, "use_fed_loss=True needs get_fed_loss_cls_weights"
         if self.fed_loss_num_classes > self.num_classes:
@@ -215,7 +211,7 @@ class FastRCNNOutputLayers(nn.Module):
         )
         self.register_buffer("fed_loss_cls_weights", weights)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Predict for R regions.
 
         Args:
@@ -228,8 +224,8 @@ class FastRCNNOutputLayers(nn.Module):
         return self.cls_score(x), self.bbox_pred(x)
 
     def losses(
-        self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: list[Instances]
-    ) -> dict[str, torch.Tensor]:
+        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+    ) -> dict[str, Tensor]:
         """Classification and box loss of sampled proposals, inside an `EventStorage`.
 
         Args:
@@ -261,7 +257,7 @@ class FastRCNNOutputLayers(nn.Module):
         loss_box_reg = self._box_reg_loss(boxes, gt_boxes, deltas, gt_classes)
         return self.loss_weights.apply({"loss_cls": loss_cls, "loss_box_reg": loss_box_reg})
 
-    def _log_classification(self, logits: torch.Tensor, gt_classes: torch.Tensor) -> None:
+    def _log_classification(self, logits: Tensor, gt_classes: Tensor) -> None:
         if gt_classes.numel() == 0:
             return
         predicted = logits.argmax(dim=1)
@@ -277,9 +273,7 @@ class FastRCNNOutputLayers(nn.Module):
             storage.put_scalar("fast_rcnn/fg_cls_accuracy", foreground_right / foreground)
             storage.put_scalar("fast_rcnn/false_negative", missed / foreground)
 
-    def _sigmoid_cross_entropy(
-        self, logits: torch.Tensor, gt_classes: torch.Tensor
-    ) -> torch.Tensor:
+    def _sigmoid_cross_entropy(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
         if gt_classes.numel() == 0:
             return logits.sum() * 0.0  # keeps the graph
         target = F.one_hot(gt_classes, self.num_classes + 1)[:, :-1]  # background: all zero
@@ -296,12 +290,8 @@ class FastRCNNOutputLayers(nn.Module):
         return loss.sum() / len(gt_classes)
 
     def _box_reg_loss(
-        self,
-        boxes: torch.Tensor,
-        gt_boxes: torch.Tensor,
-        deltas: torch.Tensor,
-        gt_classes: torch.Tensor,
-    ) -> torch.Tensor:
+        self, boxes: Tensor, gt_boxes: Tensor, deltas: Tensor, gt_classes: Tensor
+    ) -> Tensor:
         (rows,) = nonzero_tuple((gt_classes >= 0) & (gt_classes < self.num_classes))
         loss = box_regression_loss(
             boxes[rows],
@@ -316,8 +306,8 @@ class FastRCNNOutputLayers(nn.Module):
         return loss / max(gt_classes.numel(), 1)
 
     def inference(
-        self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: list[Instances]
-    ) -> tuple[list[Instances], list[torch.Tensor]]:
+        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+    ) -> tuple[list[Instances], list[Tensor]]:
         """The detections of each image, see `fast_rcnn_inference`.
 
         Args:
@@ -337,8 +327,8 @@ class FastRCNNOutputLayers(nn.Module):
         )
 
     def predict_boxes(
-        self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: list[Instances]
-    ) -> list[torch.Tensor]:
+        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+    ) -> list[Tensor]:
         """The decoded boxes of each image, (R_i, 4K) or (R_i, 4); arguments as `inference`."""
         if not proposals:
             return []
@@ -348,8 +338,8 @@ class FastRCNNOutputLayers(nn.Module):
         return list(decoded.split([len(p) for p in proposals]))
 
     def predict_boxes_for_gt_classes(
-        self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: list[Instances]
-    ) -> list[torch.Tensor]:
+        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+    ) -> list[Tensor]:
         """The decoded box of each proposal's `gt_classes`, (R_i, 4) per image.
 
         For background the box of some class is returned.
@@ -368,19 +358,19 @@ class FastRCNNOutputLayers(nn.Module):
         return chosen
 
     def predict_probs(
-        self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: list[Instances]
-    ) -> list[torch.Tensor]:
+        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+    ) -> list[Tensor]:
         """The probabilities of each image, (R_i, K + 1); arguments as `inference`."""
         logits, _ = predictions
         probs = logits.sigmoid() if self.use_sigmoid_ce else logits.softmax(dim=-1)
         return list(probs.split([len(p) for p in proposals]))
 
 
-def _concatenate(tensors: list[torch.Tensor], if_none: torch.Tensor) -> torch.Tensor:
+def _concatenate(tensors: list[Tensor], if_none: Tensor) -> Tensor:
     return cat(tensors) if tensors else if_none
 
 
-def _of_class(boxes: torch.Tensor, rows: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+def _of_class(boxes: Tensor, rows: Tensor, classes: Tensor) -> Tensor:
     """Of (R, 4K) values side by side the (M, 4) of the given rows and classes, both (M,).
 
     Where `boxes` is (R, 4), the same for all classes, the class has no influence.

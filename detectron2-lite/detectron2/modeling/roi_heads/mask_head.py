@@ -1,20 +1,21 @@
 """Mask prediction for regions and its loss."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from fvcore.nn import weight_init
-from torch import nn
+from torch import Tensor, nn
 
 from detectron2.layers import Conv2d, ConvTranspose2d, ShapeSpec, cat, get_norm
+from detectron2.layers.batch_norm import Norm
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
 
 
 def mask_rcnn_loss(
-    pred_mask_logits: torch.Tensor, instances: list[Instances], vis_period: int = 0
-) -> torch.Tensor:
+    pred_mask_logits: Tensor, instances: list[Instances], vis_period: int = 0
+) -> Tensor:
     """Mean binary cross entropy of the masks of foreground regions, inside an `EventStorage`.
 
     Args:
@@ -43,7 +44,7 @@ def mask_rcnn_loss(
     return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="mean")
 
 
-def mask_rcnn_inference(pred_mask_logits: torch.Tensor, pred_instances: list[Instances]) -> None:
+def mask_rcnn_inference(pred_mask_logits: Tensor, pred_instances: list[Instances]) -> None:
     """Give every detection the mask of its class.
 
     Args:
@@ -60,14 +61,14 @@ def mask_rcnn_inference(pred_mask_logits: torch.Tensor, pred_instances: list[Ins
         instances.pred_masks = masks
 
 
-def _of_class(masks: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+def _of_class(masks: Tensor, classes: Tensor) -> Tensor:
     """Of (B, K, M, M) the (B, M, M) of one class per row; the only one where K is 1."""
     if masks.shape[1] == 1:
         return masks[:, 0]
     return masks[torch.arange(len(masks), device=masks.device), classes.to(masks.device)]
 
 
-def _log_statistics(predicted: torch.Tensor, target: torch.Tensor) -> None:
+def _log_statistics(predicted: Tensor, target: Tensor) -> None:
     # Three counts, read from the device at once; each read would wait for the whole queue.
     counts = torch.stack([target.sum(), (predicted & target).sum(), predicted.sum()])
     positive, true_positive, predicted_positive = counts.tolist()
@@ -80,7 +81,7 @@ def _log_statistics(predicted: torch.Tensor, target: torch.Tensor) -> None:
     storage.put_scalar("mask_rcnn/false_negative", false_negative / max(positive, 1))
 
 
-def _put_images(probs: torch.Tensor, target: torch.Tensor) -> None:
+def _put_images(probs: Tensor, target: Tensor) -> None:
     storage = get_event_storage()
     side_by_side = torch.cat([probs, target.to(probs.dtype)], dim=2)  # (B, M, 2M)
     for i, image in enumerate(side_by_side):
@@ -103,9 +104,7 @@ class BaseMaskRCNNHead(nn.Module):
         self.loss_weight = loss_weight
         self.vis_period = vis_period
 
-    def forward(
-        self, x: torch.Tensor, instances: list[Instances]
-    ) -> dict[str, torch.Tensor] | list[Instances]:
+    def forward(self, x: Tensor, instances: list[Instances]) -> dict[str, Tensor] | list[Instances]:
         """The mask loss in training, masks for `instances` otherwise.
 
         Args:
@@ -123,7 +122,7 @@ class BaseMaskRCNNHead(nn.Module):
         mask_rcnn_inference(logits, instances)
         return instances
 
-    def layers(self, x: torch.Tensor) -> torch.Tensor:
+    def layers(self, x: Tensor) -> Tensor:
         """Map pooled features (B, C, H, W) to mask logits (B, K or 1, M, M)."""
         raise NotImplementedError(f"{type(self).__name__} must define layers()")
 
@@ -152,7 +151,7 @@ class MaskRCNNConvUpsampleHead(BaseMaskRCNNHead):
         *,
         num_classes: int,
         conv_dims: Sequence[int],
-        conv_norm: str | Callable[[int], nn.Module] = "",
+        conv_norm: Norm = "",
         loss_weight: float = 1.0,
         vis_period: int = 0,
     ):
@@ -176,7 +175,7 @@ class MaskRCNNConvUpsampleHead(BaseMaskRCNNHead):
         nn.init.normal_(self.predictor.weight, std=0.001)
         nn.init.zeros_(self.predictor.bias)
 
-    def layers(self, x: torch.Tensor) -> torch.Tensor:
+    def layers(self, x: Tensor) -> Tensor:
         """Map pooled features (B, C, H, W) to mask logits (B, num_classes, 2H, 2W)."""
         for layer in self.children():
             x = layer(x)

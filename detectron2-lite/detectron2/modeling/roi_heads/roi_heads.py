@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detectron2.modeling.matcher import Matcher, matched_classes
 from detectron2.modeling.poolers import ROIPooler
@@ -16,7 +16,7 @@ from detectron2.utils.events import get_event_storage
 
 def select_foreground_proposals(
     proposals: list[Instances], bg_label: int
-) -> tuple[list[Instances], list[torch.Tensor]]:
+) -> tuple[list[Instances], list[Tensor]]:
     """Keep the proposals that show an object.
 
     Args:
@@ -102,20 +102,16 @@ class ROIHeads(nn.Module):
     def forward(
         self,
         images: ImageList,
-        features: dict[str, torch.Tensor],
+        features: dict[str, Tensor],
         proposals: list[Instances],
         targets: list[Instances] | None = None,
-    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
         """Sampled proposals and losses in training, detections and {} otherwise."""
         raise NotImplementedError(f"{type(self).__name__} must define forward()")
 
 
 def _with_targets(
-    proposals: Instances,
-    targets: Instances,
-    rows: torch.Tensor,
-    matches: torch.Tensor,
-    classes: torch.Tensor,
+    proposals: Instances, targets: Instances, rows: Tensor, matches: Tensor, classes: Tensor
 ) -> Instances:
     """The chosen rows of `proposals` with their classes and the fields of matched objects."""
     sampled = proposals[rows]
@@ -190,10 +186,10 @@ class StandardROIHeads(ROIHeads):
     def forward(
         self,
         images: ImageList,
-        features: dict[str, torch.Tensor],
+        features: dict[str, Tensor],
         proposals: list[Instances],
         targets: list[Instances] | None = None,
-    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
         """Train on proposals, or turn them into detections.
 
         Args:
@@ -224,7 +220,7 @@ class StandardROIHeads(ROIHeads):
         return proposals, losses
 
     def forward_with_given_boxes(
-        self, features: dict[str, torch.Tensor], instances: list[Instances]
+        self, features: dict[str, Tensor], instances: list[Instances]
     ) -> list[Instances]:
         """Predict everything but the boxes for boxes that are already known.
 
@@ -245,8 +241,8 @@ class StandardROIHeads(ROIHeads):
         return self._forward_mask(features, instances)
 
     def _forward_box(
-        self, features: dict[str, torch.Tensor], proposals: list[Instances]
-    ) -> dict[str, torch.Tensor] | list[Instances]:
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> dict[str, Tensor] | list[Instances]:
         """The losses of the box branch in training, detections otherwise."""
         maps = [features[name] for name in self.box_in_features]
         pooled = self.box_pooler(maps, [x.proposal_boxes for x in proposals])
@@ -261,15 +257,15 @@ class StandardROIHeads(ROIHeads):
 
     @torch.no_grad()
     def _replace_boxes(
-        self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: list[Instances]
+        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
     ) -> None:
         boxes = self.box_predictor.predict_boxes_for_gt_classes(predictions, proposals)
         for proposals_i, boxes_i in zip(proposals, boxes, strict=True):
             proposals_i.proposal_boxes = Boxes(boxes_i)
 
     def _forward_mask(
-        self, features: dict[str, torch.Tensor], instances: list[Instances]
-    ) -> dict[str, torch.Tensor] | list[Instances]:
+        self, features: dict[str, Tensor], instances: list[Instances]
+    ) -> dict[str, Tensor] | list[Instances]:
         """The mask loss of foreground proposals in training, detections with masks otherwise."""
         if not self.mask_on:
             return {} if self.training else instances
