@@ -113,7 +113,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
     optimizer = instantiate(cfg.optimizer)
     train_loader = instantiate(cfg.dataloader.train)
 
-    resuming = args.resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
+    resuming = is_resuming(args, cfg)
     if not (resuming or cfg.train.init_checkpoint):
         start_from_files(cfg, model)
 
@@ -161,6 +161,11 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         writers = run_writers(cfg.train.output_dir, cfg.train.max_iter)
         trainer.register_hooks([hooks.PeriodicWriter(writers, period=cfg.train.log_period)])
     trainer.train(trainer.iter + 1 if resuming else 0, cfg.train.max_iter)
+
+
+def is_resuming(args: argparse.Namespace, cfg: DictConfig) -> bool:
+    """Whether the run goes on from a checkpoint of its own."""
+    return args.resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
 
 
 def start_from_files(cfg: DictConfig, model: nn.Module) -> None:
@@ -237,7 +242,7 @@ def check(args: argparse.Namespace) -> None:
     if not (is_first and cfg.get("preflight", True)):
         return
     processes = job.world_size if job else args.num_gpus * args.num_machines
-    found = preflight(cfg, processes, args.eval_only)
+    found = preflight(cfg, processes, args.eval_only, is_resuming(args, cfg))
     for kind, lines in (("", found.plan), ("warning: ", found.warnings), ("error: ", found.errors)):
         for line in lines:
             print(f"preflight: {kind}{line}", file=sys.stderr if kind else sys.stdout, flush=True)

@@ -35,7 +35,7 @@ ALLOWED = {
     # preflight compares config, data and files before anything is built
     "mimdet.engine": _EVERYWHERE
     | {"detectron2.engine", "detectron2.utils", "detectron2.config", "detectron2.data"}
-    | {"mimdet.data", "mimdet.checkpoint", "mimdet.evaluation", "omegaconf"},
+    | {"mimdet.data", "mimdet.checkpoint", "mimdet.evaluation", "mimdet.config", "omegaconf"},
     "mimdet.evaluation": _EVERYWHERE
     | {"detectron2.evaluation", "detectron2.utils", "detectron2.__version__"},
     "mimdet.analysis": _EVERYWHERE

@@ -12,6 +12,7 @@ from mimdet.checkpoint.convert.formats import FORMATS, detect_format, in_our_nam
 from mimdet.checkpoint.convert.mae import has_decoder, strip_prefixes
 from mimdet.checkpoint.convert.match import match
 from mimdet.checkpoint.file import read_tensors
+from mimdet.checkpoint.identity import START, identify
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def load_starting_weights(
     """
     given = [(f"{_KEY}.{i}", entry) for i, entry in enumerate(entries) if entry.path]
     _check_parts(model, given)
-    files: dict[str, dict[str, Tensor]] = {}
+    files: dict[str, Mapping[str, Tensor]] = {}
     for key, entry in given:
         name = entry.to or "the model"
         if entry.from_scratch:
@@ -78,11 +79,12 @@ def load_starting_weights(
             continue
         path_key = key_of(f"{key}.path")
         if entry.path not in files:
-            files[entry.path] = strip_prefixes(read_tensors(entry.path, path_key))
-        file, part = files[entry.path], model.get_submodule(entry.to)
+            files[entry.path] = read_tensors(entry.path, path_key)
+        check_kind(files[entry.path], entry, path_key)
+        file, part = strip_prefixes(files[entry.path]), model.get_submodule(entry.to)
         own = part.state_dict()
         if has_decoder(own):
-            _check_decoder(file, entry, path_key, key_of(f"{key}.from_scratch"))
+            check_decoder(file, entry, path_key, key_of(f"{key}.from_scratch"))
         format = _format_of(file, entry, key)
         # BEiT has relative positions only
         without = ("pos_embed",) if format == "beit" else ()
@@ -96,7 +98,10 @@ def load_starting_weights(
                 tables=entry.tables,
             )
         except ValueError as e:
-            raise ValueError(f"{entry.path} does not fit {name} ({path_key}): {e} ({key})") from e
+            raise ValueError(
+                f"{entry.path} does not fit {name} ({path_key}): {e} ({key}); the file is "
+                f"{identify(files[entry.path]).what}"
+            ) from e
         part.load_state_dict(matched, strict=False)
         logger.info(f"{name} from {entry.path}: {report}")
 
@@ -127,10 +132,40 @@ def _is_inside(name: str, other: str) -> bool:
     return not other or name.startswith(f"{other}.")
 
 
-def _check_decoder(
+def check_kind(file: Mapping[str, Tensor], entry: StartingWeights, path_key: str) -> None:
+    """Refuse a file that no part of a model can start from; what else fits, loading tells.
+
+    Args:
+        file: its tensors by their names in the file, on any device.
+        entry: that names the file; only a format "auto" leaves something to tell.
+        path_key: the config key that a user has set, for the message.
+
+    Raises:
+        ValueError: if the names of the file are those of a whole detector or of a model that is
+            computed in another way than those here.
+    """
+    identity = identify(file)
+    if entry.format == "auto" and START not in identity.keys:
+        raise ValueError(
+            f"{entry.path} must be a file that a part of a model can start from ({path_key}), but "
+            f"it is {identity.what}; {identity.remedy}"
+        )
+
+
+def check_decoder(
     file: Mapping[str, Tensor], entry: StartingWeights, path_key: str, scratch_key: str
 ) -> None:
-    """A file for a decoder of MAE's kind must hold one: without, it would stay random unnoticed."""
+    """A file for a decoder of MAE's kind must hold one: without, it would stay random unnoticed.
+
+    Args:
+        file: its tensors, prefixes stripped, on any device.
+        entry: that names the file and the decoder.
+        path_key: the config key that a user has set to give the file, for the message.
+        scratch_key: the same for `StartingWeights.from_scratch`.
+
+    Raises:
+        ValueError: if the file holds no decoder, or that of FastMIM.
+    """
     if has_pixel_mask_token(file):
         raise ValueError(
             f"{entry.path} must hold MAE's decoder for {entry.to}, but it is a file of FastMIM, "

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from detectron2.checkpoint import DetectionCheckpointer
 from mimdet.checkpoint.convert import detect_source
 from mimdet.checkpoint.file import read_checkpoint, state_dict_of
+from mimdet.checkpoint.identity import Identity, identify
 from mimdet.layers.pos_embed import TablesOfAnyGrid
 
 logger = logging.getLogger(__name__)
@@ -118,8 +119,7 @@ class StrictCheckpointer(DetectionCheckpointer):
             for name in common
             if tuple(state_dict[name].shape) != tuple(own[name].shape)
         ]
-        is_pretraining = not {"pos_embed", "cls_token"}.isdisjoint(state_dict.keys() - own.keys())
-        _refuse_gaps(self.remedy, missing, unexpected, shapes, is_pretraining)
+        _refuse_gaps(self.remedy, missing, unexpected, shapes, identify(state_dict))
 
 
 def _refuse_gaps(
@@ -127,7 +127,7 @@ def _refuse_gaps(
     missing: list[str],
     unexpected: list[str],
     shapes: list[str],
-    is_pretraining: bool = False,
+    identity: Identity | None = None,
 ) -> None:
     """Raise ValueError if a checkpoint and a model differ in anything that was not allowed."""
     if not (missing or unexpected or shapes):
@@ -136,8 +136,9 @@ def _refuse_gaps(
     lines += _listed("parameters that the checkpoint lacks", missing)
     lines += _listed("parameters that the model lacks", unexpected)
     lines += _listed("parameters of another shape", shapes)
-    if is_pretraining:
-        lines.append("it looks like a pretraining checkpoint: give it as mae_checkpoint.path")
+    is_other_model = bool(missing or unexpected)
+    if is_other_model and identity and identity.kind != "unknown":
+        lines.append(f"the checkpoint is {identity.what}; {identity.remedy}")
     lines.append(remedy)
     raise ValueError("\n  ".join(lines))
 

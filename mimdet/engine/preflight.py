@@ -18,6 +18,7 @@ from detectron2.data import MetadataCatalog
 from mimdet.data.coco.image_files import check_image_files
 from mimdet.data.coco.problems import MASK_MISSING, Problems, Severity
 from mimdet.data.coco.read import CocoData, read_coco
+from mimdet.engine.check_checkpoints import check_checkpoints
 from mimdet.engine.follow_data import (
     dataset_names,
     follow_data,
@@ -55,7 +56,9 @@ class Findings:
             return None
 
 
-def preflight(cfg: DictConfig, processes: int = 1, eval_only: bool = False) -> Findings:
+def preflight(
+    cfg: DictConfig, processes: int = 1, eval_only: bool = False, resuming: bool = False
+) -> Findings:
     """Look for contradictions between a run's config, data, files and processes.
 
     Both datasets and the evaluator's truth are read, every image path is looked at, one sample of
@@ -65,6 +68,7 @@ def preflight(cfg: DictConfig, processes: int = 1, eval_only: bool = False) -> F
         cfg: of the run; changed by `follow_data`.
         processes: of the whole job.
         eval_only: look at what an evaluation needs alone.
+        resuming: the training goes on from a checkpoint of its own and reads no other.
     """
     found = Findings()
     splits = ["test"] if eval_only else ["train", "test"]
@@ -79,6 +83,8 @@ def preflight(cfg: DictConfig, processes: int = 1, eval_only: bool = False) -> F
                 found.attempt(partial(_draw_sample, cfg.dataloader[split], dataset))
         if cfg.dataloader.get("evaluator") is not None:
             found.attempt(lambda: instantiate(cfg.dataloader.evaluator))
+    if eval_only or not resuming:
+        found.errors += check_checkpoints(cfg)
     if eval_only:
         if cfg.dataloader.get("evaluator") is None:
             found.errors.append(NO_EVALUATOR)

@@ -306,9 +306,11 @@ def test_a_table_of_another_grid_is_refused_where_the_grid_is_fixed(tmp_path, sy
 
 
 def test_a_mae_file_as_init_checkpoint_gets_the_hint(tmp_path):
-    mae = {"cls_token": torch.zeros(1, 1, 32), "pos_embed": torch.zeros(1, 5, 32)}
+    mae = {"cls_token": torch.zeros(1, 1, 32), "blocks.0.attn.qkv.weight": torch.zeros(96, 32)}
+    mae["decoder_pred.bias"] = torch.zeros(768)
     torch.save({"model": mae}, tmp_path / "mae.pth")
-    with pytest.raises(ValueError, match="pretraining checkpoint: give it as mae_checkpoint.path"):
+    hint = "the checkpoint is a full MAE checkpoint.*; start .* with mae_checkpoint.path=FILE"
+    with pytest.raises(ValueError, match=hint):
         StrictCheckpointer(detector()).load(str(tmp_path / "mae.pth"))
 
 
