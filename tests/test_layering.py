@@ -37,7 +37,8 @@ ALLOWED = {
     | {"detectron2.engine", "detectron2.utils", "detectron2.config", "detectron2.data"}
     | {"mimdet.data", "mimdet.checkpoint", "mimdet.evaluation", "mimdet.config", "omegaconf"},
     "mimdet.evaluation": _EVERYWHERE
-    | {"detectron2.evaluation", "detectron2.utils", "detectron2.__version__"},
+    | {"detectron2.evaluation", "detectron2.utils"}
+    | {"detectron2.__version__", "mimdet.__version__"},
     "mimdet.analysis": _EVERYWHERE
     | _BELOW_ANALYSIS
     | {"detectron2", "omegaconf", "PIL", "torchvision"},

@@ -8,6 +8,7 @@ from torch import nn
 
 from detectron2 import __version__ as detectron2_version
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, LVISEvaluator
+from mimdet import __version__ as mimdet_version
 
 # Name in the protocol -> what modules call it, in Detectron2 and in our backbones.
 _SETTINGS = {
@@ -52,8 +53,8 @@ def versions() -> dict[str, str]:
     """Of what computed the detections; that of detectron2-lite contains ``+lite``."""
     return {
         "torch": torch.__version__,  # with its build, such as +cu130
-        "mimdet": importlib.metadata.version("mimdet"),
-        # Of the module: as a distribution, detectron2-lite has a name of its own.
+        # Of the modules: as distributions they may have another name, or not be installed.
+        "mimdet": mimdet_version,
         "detectron2": detectron2_version,
     }
 
