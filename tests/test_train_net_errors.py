@@ -251,10 +251,8 @@ def test_an_evaluation_without_a_checkpoint_is_refused_before_anything_is_writte
 @pytest.mark.parametrize("flags", [(), ("--eval-only",)])
 def test_a_missing_checkpoint_is_named(failure, tmp_path, flags):
     path = tmp_path / "nowhere.pth"
-    assert failure(f"train.init_checkpoint={path}", flags=flags) == (
-        f"Checkpoint {path} not found! Give the path of an existing file, as "
-        "train.init_checkpoint=FILE"
-    )
+    message = failure(f"train.init_checkpoint={path}", flags=flags)
+    assert message.startswith(f"Checkpoint {path} not found!")
 
 
 @pytest.mark.parametrize("key", ["train.init_checkpoint", "mae_checkpoint.path"])

@@ -13,6 +13,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from mimdet.checkpoint.convert import detect_source
 from mimdet.checkpoint.file import read_checkpoint, state_dict_of
 from mimdet.checkpoint.identity import Identity, identify
+from mimdet.checkpoint.pickled import read_pickle
 from mimdet.layers.pos_embed import TablesOfAnyGrid
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class StrictCheckpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, **kwargs)
         self.allow_missing = tuple(allow_missing)
         self.allow_unexpected = (*allow_unexpected, *_OBSOLETE)
+        self._by_ends = False  # whether names are matched by their ends, which a path can ask for
 
     def load(self, path: str | None, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load a checkpoint, see `DetectionCheckpointer.load`; without a path, nothing."""
@@ -74,15 +76,19 @@ class StrictCheckpointer(DetectionCheckpointer):
             # their weights from pretraining already.
             logger.info("No checkpoint of the whole model is loaded (train.init_checkpoint)")
             return {}
+        self._by_ends = path.endswith("?matching_heuristics=True")
         return super().load(path, checkpointables)
 
     def _load_file(self, f: str) -> Any:
-        if f.endswith((".pkl", ".pyth")):  # pickled arrays of Detectron2, and files of pycls
-            return _with_state_dict(super()._load_file(f), f)
-        content = read_checkpoint(f, _KEY)
+        # Nothing of it is left to the base class: upstream's would run the code of a pickle.
+        content = read_pickle(f, _KEY) if f.endswith(".pkl") else read_checkpoint(f, _KEY)
+        by_ends = self._by_ends
+        if f.endswith(".pyth") and "model_state" in content:  # of pycls, with names of its own
+            content, by_ends = {"model": content["model_state"], "__author__": "pycls"}, True
         if not isinstance(content, Mapping) or "model" not in content:
             content = {"model": state_dict_of(content)}
-        return _with_state_dict(dict(content), f)
+        content = _with_state_dict(dict(content), f)
+        return content | {"matching_heuristics": True} if by_ends else content
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         by_heuristics = bool(checkpoint.get("matching_heuristics", False))
