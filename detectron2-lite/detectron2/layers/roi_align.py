@@ -1,10 +1,11 @@
-from torch import Tensor, nn
+import torchvision
+from torch import Tensor
 from torchvision.ops import roi_align
 
 __all__ = ["ROIAlign", "roi_align"]
 
 
-class ROIAlign(nn.Module):
+class ROIAlign(torchvision.ops.RoIAlign):
     """Bilinear pooling of regions of interest.
 
     Args:
@@ -26,11 +27,7 @@ class ROIAlign(nn.Module):
         sampling_ratio: int,
         aligned: bool = True,
     ) -> None:
-        super().__init__()
-        self.output_size = output_size
-        self.spatial_scale = spatial_scale
-        self.sampling_ratio = sampling_ratio
-        self.aligned = aligned
+        super().__init__(output_size, spatial_scale, sampling_ratio, aligned)
 
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
         """Pool the regions `rois` from `input`.
@@ -48,18 +45,4 @@ class ROIAlign(nn.Module):
         assert rois.dim() == 2 and rois.shape[1] == 5, (
             f"rois must be (R, 5) rows of batch index and box, got {tuple(rois.shape)}"
         )
-        return roi_align(
-            input,
-            rois.to(input.dtype),
-            self.output_size,
-            self.spatial_scale,
-            self.sampling_ratio,
-            self.aligned,
-        )
-
-    def extra_repr(self) -> str:
-        """The arguments, for `repr`."""
-        return (
-            f"output_size={self.output_size}, spatial_scale={self.spatial_scale}, "
-            f"sampling_ratio={self.sampling_ratio}, aligned={self.aligned}"
-        )
+        return super().forward(input, rois.to(input.dtype))

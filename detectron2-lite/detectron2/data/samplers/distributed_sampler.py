@@ -60,11 +60,14 @@ class _InfiniteSampler(Sampler):
     def _stream(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed)
         while True:
-            yield from self._epoch(generator).tolist()
+            indices = self._epoch(generator)
+            if self._shuffle:
+                indices = indices[torch.randperm(len(indices), generator=generator)]
+            yield from indices.tolist()
 
     @abstractmethod
     def _epoch(self, generator: torch.Generator) -> Tensor:
-        """The int64 indices of the next epoch."""
+        """The int64 indices of the next epoch, before they are shuffled."""
 
 
 class TrainingSampler(_InfiniteSampler):
@@ -88,12 +91,10 @@ class TrainingSampler(_InfiniteSampler):
         if size <= 0:
             raise ValueError(f"size of TrainingSampler must be positive, got {size}")
         super().__init__(shuffle, seed)
-        self._size = size
+        self._indices = torch.arange(size)
 
     def _epoch(self, generator: torch.Generator) -> Tensor:
-        if self._shuffle:
-            return torch.randperm(self._size, generator=generator)
-        return torch.arange(self._size)
+        return self._indices
 
 
 class RandomSubsetTrainingSampler(TrainingSampler):
@@ -126,12 +127,7 @@ class RandomSubsetTrainingSampler(TrainingSampler):
             raise ValueError(f"subset_ratio {subset_ratio} leaves none of {size} elements")
         seed = int(comm.shared_random_seed() if seed_subset is None else seed_subset)
         order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
-        self._subset = order[:subset_size]
-
-    def _epoch(self, generator: torch.Generator) -> Tensor:
-        if self._shuffle:
-            return self._subset[torch.randperm(len(self._subset), generator=generator)]
-        return self._subset
+        self._indices = order[:subset_size]
 
 
 class RepeatFactorTrainingSampler(_InfiniteSampler):
@@ -166,10 +162,7 @@ class RepeatFactorTrainingSampler(_InfiniteSampler):
     def _epoch(self, generator: torch.Generator) -> Tensor:
         one_more = torch.rand(len(self._fraction), generator=generator) < self._fraction
         repeats = self._whole.long() + one_more.long()
-        indices = torch.arange(len(repeats)).repeat_interleave(repeats)
-        if self._shuffle:
-            return indices[torch.randperm(len(indices), generator=generator)]
-        return indices
+        return torch.arange(len(repeats)).repeat_interleave(repeats)
 
     @staticmethod
     def repeat_factors_from_category_frequency(

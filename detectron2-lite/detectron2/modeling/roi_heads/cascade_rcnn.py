@@ -10,7 +10,7 @@ from detectron2.modeling.matcher import Matcher, matched_boxes, matched_classes
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers, fast_rcnn_inference
 from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads
-from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
+from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 
 # (R, K + 1) class logits and (R, 4) box deltas of all proposals, image after image
@@ -21,7 +21,8 @@ class CascadeROIHeads(StandardROIHeads):
     """Box branches one after the other, each on the boxes that the one before has predicted.
 
     Each stage asks for a higher IoU than the last. The mask branch trains on the proposals that
-    are sampled for the first stage.
+    are sampled for the first stage. The losses of the box branches are named by stage:
+    `loss_cls_stage0`, `loss_box_reg_stage0`, `loss_cls_stage1`, ...
 
     Args:
         box_in_features: names of the feature maps to pool boxes from.
@@ -32,7 +33,8 @@ class CascadeROIHeads(StandardROIHeads):
         **kwargs: see `StandardROIHeads`.
 
     Raises:
-        AssertionError: the lists differ in length, or `proposal_matcher` is given.
+        AssertionError: the lists differ in length, or `proposal_matcher` is given; on a call, if a
+            predictor is not class-agnostic.
 
     Reference: Cai and Vasconcelos 2017, arXiv 1712.00726.
     """
@@ -65,39 +67,6 @@ class CascadeROIHeads(StandardROIHeads):
         )
         self.num_cascade_stages = len(box_heads)
         self.proposal_matchers = list(proposal_matchers)
-
-    def forward(
-        self,
-        images: ImageList,
-        features: dict[str, Tensor],
-        proposals: list[Instances],
-        targets: list[Instances] | None = None,
-    ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """Train on proposals, or turn them into detections.
-
-        Args:
-            images: not used.
-            features: (N, C, H, W) by name.
-            proposals: per image, with `proposal_boxes` and `objectness_logits`.
-            targets: per image, with `gt_boxes`, `gt_classes` and, for masks, `gt_masks`; needed
-                in training.
-
-        Returns:
-            As `StandardROIHeads.forward`, with `loss_cls_stage0`, `loss_box_reg_stage0`,
-            `loss_cls_stage1`, ... for the losses of the box branches.
-
-        Raises:
-            AssertionError: training without targets, or a predictor that is not class-agnostic.
-        """
-        if not self.training:
-            return super().forward(images, features, proposals)
-        assert targets is not None, (
-            "ROI heads need targets in training; every input must have 'instances'"
-        )
-        proposals = self.label_and_sample_proposals(proposals, targets)
-        losses = self._box_losses(features, proposals, targets)
-        losses.update(self._forward_mask(features, proposals))
-        return proposals, losses
 
     def _box_losses(
         self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances]

@@ -214,7 +214,7 @@ class StandardROIHeads(ROIHeads):
             "ROI heads need targets in training; every input must have 'instances'"
         )
         proposals = self.label_and_sample_proposals(proposals, targets)
-        losses = self._forward_box(features, proposals)
+        losses = self._box_losses(features, proposals, targets)
         # Here, because the mask branch may train on the boxes that the box branch has put in.
         losses.update(self._forward_mask(features, proposals))
         return proposals, losses
@@ -239,6 +239,11 @@ class StandardROIHeads(ROIHeads):
             absent = [x for x in ("pred_boxes", "pred_classes") if not instances_i.has(x)]
             assert not absent, f"given instances must have {absent}, image {i} of the batch has not"
         return self._forward_mask(features, instances)
+
+    def _box_losses(
+        self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances]
+    ) -> dict[str, Tensor]:
+        return self._forward_box(features, proposals)
 
     def _forward_box(
         self, features: dict[str, Tensor], proposals: list[Instances]
