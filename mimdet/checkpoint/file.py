@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mimdet.checkpoint.address import local_file
 from mimdet.checkpoint.foreign_values import VALUES, described
 from mimdet.checkpoint.other_files import what_it_is
 
@@ -24,24 +25,25 @@ def read_checkpoint(path: str, given_by: str, mapped: bool = False) -> Any:
     Of values that are neither tensors nor plain data see `mimdet.checkpoint.foreign_values`.
 
     Args:
-        path: the file.
+        path: the file, or an address, see `mimdet.checkpoint.address.local_file`.
         given_by: the config key or option that names it, for messages.
         mapped: leave the tensors in the file until they are used, where its format allows it (that
             of torch 1.6 and later); for who wants names and shapes.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        OSError: if there is no such file, or nothing can be fetched from the address.
         ValueError: if the file is no such checkpoint, or holds objects that loading would execute.
     """
-    if not os.path.isfile(path):
+    file = local_file(path, given_by)
+    if not os.path.isfile(file):
         raise FileNotFoundError(f"there is no checkpoint {path} ({given_by})")
     try:
-        return _read_torch(path, mapped)
+        return _read_torch(file, mapped)
     except Exception as e:  # of any type: torch reads whatever the bytes may mean to it
         # Of a file that it refuses torch tells at length how to load it all the same.
         cause = None if isinstance(e, pickle.UnpicklingError) else e
         raise ValueError(
-            f"{path} must be a torch checkpoint of tensors ({given_by}), but it {_fault(path, e)}"
+            f"{path} must be a torch checkpoint of tensors ({given_by}), but it {_fault(file, e)}"
         ) from cause
 
 
@@ -75,7 +77,7 @@ def read_tensors(path: str, given_by: str, mapped: bool = False) -> dict[str, Te
         mapped: see `read_checkpoint`.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        OSError: if there is no such file, or nothing can be fetched from the address.
         ValueError: if `read_checkpoint` refuses the file, or it holds no state dict.
     """
     return tensors_in(read_checkpoint(path, given_by, mapped), path, given_by)

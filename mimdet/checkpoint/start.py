@@ -25,7 +25,7 @@ class StartingWeights:
     """What a part of a new model takes from a file: an entry of `train.starting_weights`.
 
     Attributes:
-        path: the file, or None to leave the part as initialised.
+        path: the file or its address, or None to leave the part as initialised.
         to: dotted name of the part in the model, as `get_submodule` takes it.
         format: a key of `mimdet.checkpoint.convert.formats.FORMATS`, or "auto" to tell it by the
             names in the file. "mae" are MAE's own names, which are also timm's and ours.
@@ -65,7 +65,7 @@ def load_starting_weights(
             has set, such as "mae_checkpoint.path"; for messages.
 
     Raises:
-        FileNotFoundError: if a file does not exist.
+        OSError: if a file does not exist or cannot be fetched.
         ValueError: if an entry names no part of the model, or two entries one part; if a file is
             no checkpoint, is of another kind or size than the part, or lacks the decoder.
     """

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detectron2.checkpoint import DetectionCheckpointer
+from mimdet.checkpoint.address import is_address, local_file
 from mimdet.checkpoint.convert import detect_source
 from mimdet.checkpoint.file import read_checkpoint, state_dict_of
 from mimdet.checkpoint.identity import Identity, identify
@@ -77,6 +78,8 @@ class StrictCheckpointer(DetectionCheckpointer):
             logger.info("No checkpoint of the whole model is loaded (train.init_checkpoint)")
             return {}
         self._by_ends = path.endswith("?matching_heuristics=True")
+        if is_address(path):
+            local_file(path.partition("?")[0], _KEY)  # for its check: Detectron2 makes none
         return super().load(path, checkpointables)
 
     def _load_file(self, f: str) -> Any:

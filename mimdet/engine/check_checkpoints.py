@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from detectron2.config import instantiate
+from mimdet.checkpoint.address import is_address
 from mimdet.checkpoint.convert.mae import strip_prefixes
 from mimdet.checkpoint.file import read_tensors
 from mimdet.checkpoint.identity import WHOLE, identify
@@ -34,7 +35,7 @@ def check_checkpoints(cfg: DictConfig) -> list[str]:
     for check in checks:
         try:
             check()
-        except (FileNotFoundError, ValueError) as e:
+        except (OSError, ValueError) as e:
             errors.append(" ".join(str(e).split()))
     return list(dict.fromkeys(errors))  # two parts may start from the same file
 
@@ -42,7 +43,7 @@ def check_checkpoints(cfg: DictConfig) -> list[str]:
 def _check_whole(cfg: DictConfig) -> None:
     path = str(cfg.train.init_checkpoint)
     # A query asks for another way to match names, and pickles of arrays are Detectron2's to read.
-    if "://" in path or "?" in path or path.endswith((".pkl", ".pyth")):
+    if is_address(path) or "?" in path or path.endswith((".pkl", ".pyth")):
         return
     identity = identify(read_tensors(path, WHOLE, mapped=True))
     # Models without a backbone are those of pretraining, which have the names of files to start
@@ -57,7 +58,7 @@ def _check_whole(cfg: DictConfig) -> None:
 def _check_start(cfg: DictConfig, i: int, files: dict[str, dict[str, Tensor]]) -> None:
     key = f"train.starting_weights.{i}"
     entry: StartingWeights = instantiate(cfg.train.starting_weights[i])
-    if not entry.path or entry.from_scratch or "://" in entry.path:
+    if not entry.path or entry.from_scratch or is_address(entry.path):
         return
     path_key = key_behind(cfg, f"{key}.path")
     if entry.path not in files:
