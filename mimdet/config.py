@@ -18,6 +18,12 @@ _GONE = {
     "train.starting_weights",
 }
 
+# Classes that earlier versions wrote into a run's `config.yaml`, and where they are now.
+_MOVED = {
+    f"mimdet.modeling.backbone.timm.{name}": f"mimdet.modeling.backbone.{module}.{name}"
+    for name, module in (("TimmBackbone", "timm_backbone"), ("PaddedSwin", "swin"))
+}
+
 
 def load_config(path: str, overrides: Sequence[str]) -> DictConfig:
     """Load a config file and apply `overrides` as `apply_overrides` does.
@@ -25,10 +31,51 @@ def load_config(path: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         FileNotFoundError: if there is no such file.
         KeyError, ValueError, NotImplementedError: see `apply_overrides`.
+        ValueError: if the file has what an earlier version wrote and this one does not know, or
+            nothing takes the weights of ``mae_checkpoint.path``.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"a config file must be given, and {path!r} is none")
-    return apply_overrides(LazyConfig.load(path), overrides)
+    cfg = LazyConfig.load(path)
+    if former := _former_parts(cfg):
+        raise ValueError(f"{path} is a config of an earlier version: {'; '.join(former)}")
+    cfg = apply_overrides(cfg, overrides)
+    _require_use_of_mae_file(cfg, path)
+    return cfg
+
+
+def _former_parts(cfg: DictConfig) -> list[str]:
+    """What to do about the keys and classes of a config that are no more."""
+    todo, gone = [], []
+    for key in _all_keys(cfg):
+        parent, _, name = key.rpartition(".")
+        value = OmegaConf.select(cfg, key) if name == "_target_" else None
+        if isinstance(value, str) and value in _MOVED:
+            todo.append(f"write {_MOVED[value]} for {value} ({key})")
+        elif name in _GONE and _is_ours(OmegaConf.select(cfg, f"{parent}._target_")):
+            gone.append(key)
+    if gone:
+        remedies = dict.fromkeys(_GONE[key.rpartition(".")[2]] for key in gone)
+        todo.append(f"remove {', '.join(gone)} ({'; '.join(remedies)})")
+    return todo
+
+
+def _is_ours(target: Any) -> bool:
+    """Whether a target is of mimdet; timm's models, for one, do have a key `pretrained`."""
+    module = target if isinstance(target, str) else getattr(target, "__module__", "")
+    return module.startswith("mimdet.")
+
+
+def _require_use_of_mae_file(cfg: DictConfig, path: str) -> None:
+    """A file that no part of the model starts from would leave it at random, unnoticed."""
+    file = OmegaConf.select(cfg, "mae_checkpoint.path")
+    entries = OmegaConf.select(cfg, "train.starting_weights") or ()
+    if file and all(entry.get("path") != file for entry in entries):
+        raise ValueError(
+            f"mae_checkpoint.path={file} must be taken by an entry of train.starting_weights, and "
+            f"there is none in {path}: take `train` from the config whose `model` it uses, or "
+            'write an entry with path="${mae_checkpoint.path}" and the part of the model as `to`'
+        )
 
 
 class PackedConfig:

@@ -5,7 +5,7 @@ import logging
 import pytest
 from omegaconf import OmegaConf
 
-from mimdet.config import apply_overrides, key_behind
+from mimdet.config import apply_overrides, key_behind, load_config
 
 
 @pytest.fixture
@@ -153,3 +153,32 @@ def test_deletion_is_refused(cfg):
 def test_no_overrides_change_nothing(cfg):
     before = OmegaConf.to_container(cfg)
     assert OmegaConf.to_container(apply_overrides(cfg, [])) == before
+
+
+def _saved(tmp_path, content: dict) -> str:
+    path = tmp_path / "config.yaml"
+    OmegaConf.save(OmegaConf.create(content), path)
+    return str(path)
+
+
+def test_a_config_of_an_earlier_version_is_refused_with_what_to_write(tmp_path):
+    encoder = {"_target_": "mimdet.modeling.backbone.mimdet.MIMDetEncoder", "pretrained": None}
+    swin = {"_target_": "mimdet.modeling.backbone.timm.PaddedSwin"}
+    path = _saved(tmp_path, {"model": {"encoder": encoder, "parts": [swin]}})
+    with pytest.raises(ValueError, match=r"config.yaml is a config of an earlier version") as e:
+        load_config(path, [])
+    assert "write mimdet.modeling.backbone.swin.PaddedSwin for" in str(e.value)
+    assert "(model.parts.0._target_)" in str(e.value)
+    assert "remove model.encoder.pretrained (give the file as mae_checkpoint.path=" in str(e.value)
+
+
+def test_a_key_of_another_package_that_is_called_like_a_former_one_of_ours_stays(tmp_path):
+    model = {"_target_": "timm.create_model", "pretrained": False}
+    assert load_config(_saved(tmp_path, {"model": model}), []).model.pretrained is False
+
+
+def test_a_mae_file_that_no_part_of_the_model_starts_from_is_refused(tmp_path):
+    path = _saved(tmp_path, {"mae_checkpoint": {"path": None}, "train": {}})
+    load_config(path, [])
+    with pytest.raises(ValueError, match="mae_checkpoint.path=a.pth must be taken by an entry of"):
+        load_config(path, ["mae_checkpoint.path=a.pth"])
