@@ -47,6 +47,7 @@ def test_a_detector_is_counted_through_dicts_and_instances():
     assert analysis.by_module()["model.head"] == LINEAR
 
 
+@pytest.mark.lite
 def test_every_image_of_the_batch_is_counted():
     assert FlopCountAnalysis(Detector(), (BATCH * 3,)).total() == 3 * (CONV + LINEAR)
 

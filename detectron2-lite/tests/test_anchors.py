@@ -67,6 +67,7 @@ def test_flat_lists_hold_for_every_level():
         torch.testing.assert_close(a.tensor, b.tensor, rtol=0, atol=0)
 
 
+@pytest.mark.lite
 def test_an_empty_map_has_no_anchors():
     generator = DefaultAnchorGenerator(sizes=[8], aspect_ratios=[1.0], strides=[4])
     assert generator(maps((0, 5)))[0].tensor.shape == (0, 4)

@@ -94,6 +94,7 @@ def test_refused_values_leave_metadata_as_it_was():
     assert metadata.get("b") is None and metadata.a == 1
 
 
+@pytest.mark.lite
 def test_missing_attribute_is_an_error_that_lists_the_known_ones():
     with pytest.raises(AttributeError, match="json_file"):
         _ = Metadata(json_file="x").thing_classes

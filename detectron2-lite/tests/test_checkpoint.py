@@ -472,6 +472,7 @@ class _Detector(nn.Module):
         self.head = nn.Conv2d(1, 1, 1)
 
 
+@pytest.mark.lite
 def test_entries_match_model_entries_that_end_with_their_name(tmp_path):
     state = golden_data.fill(nn.Sequential(nn.Linear(2, 3))).state_dict()
     path = save_file(tmp_path / "backbone.pth", state)
@@ -518,6 +519,7 @@ def test_a_name_matches_only_at_a_dot(tmp_path):
     assert torch.equal(model["fc"].bias, torch.ones(3))
 
 
+@pytest.mark.lite
 def test_an_ambiguous_match_is_refused(tmp_path):
     path = save_file(tmp_path / "one.pth", {"weight": torch.zeros(3, 3)})
     model = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})

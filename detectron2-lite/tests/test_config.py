@@ -193,6 +193,7 @@ def test_interpolations_resolve_from_where_the_node_sits():
     assert instantiate(cfg.net).weight.shape == (4, 4)
 
 
+@pytest.mark.lite
 def test_a_type_error_of_a_call_is_logged_with_the_name_of_the_callable(caplog):
     with pytest.raises(TypeError), caplog.at_level("ERROR", "detectron2.config.instantiate"):
         instantiate(L(nn.Linear)(in_features=2))

@@ -175,6 +175,7 @@ def test_annotation_without_segmentation_has_no_such_key(write):
     assert anno["bbox_mode"] == BoxMode.XYWH_ABS
 
 
+@pytest.mark.lite
 def test_short_polygons_vanish_and_take_an_empty_annotation_along(write, log):
     good = [1, 1, 5, 1, 5, 5]
     file = write(

@@ -161,6 +161,7 @@ def test_check_image_size_fills_in_a_missing_size():
     assert (entry["height"], entry["width"]) == (3, 4)
 
 
+@pytest.mark.lite
 @pytest.mark.parametrize("size", [{"height": 4, "width": 3}, {"width": 5}])
 def test_image_of_another_size_than_its_entry_is_an_error(size):
     with pytest.raises(utils.SizeMismatchError) as info:

@@ -117,12 +117,14 @@ def test_config_is_saved_as_the_text_of_the_reference(tmp_path):
     assert (tmp_path / "config.yaml").read_text() == GOLDEN["config_yaml"]
 
 
+@pytest.mark.lite
 def test_config_with_a_lambda_is_saved_in_the_files_of_the_reference(tmp_path):
     cfg = OmegaConf.create({"f": LazyCall(lambda x: x)(x=1)}, flags={"allow_objects": True})
     LazyConfig.save(cfg, str(tmp_path / "lam.yaml"))
     assert sorted(os.listdir(tmp_path)) == GOLDEN["config_with_lambda_files"]
 
 
+@pytest.mark.lite
 def test_setup_logs_rank_environment_arguments_and_config_file(tmp_path):
     config_file = tmp_path / "my_config.py"
     config_file.write_text("train = dict(seed=1)\n")
@@ -198,6 +200,7 @@ def test_setup_sets_the_cudnn_benchmark_for_training_only(tmp_path, eval_only, e
     assert torch.backends.cudnn.benchmark == expected
 
 
+@pytest.mark.lite
 def test_setup_sets_the_precision_of_float32(tmp_path):
     cfg = golden_config(tmp_path, seed=1)
     cfg.train.float32_precision = "medium"

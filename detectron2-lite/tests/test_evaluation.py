@@ -286,6 +286,7 @@ def test_one_of_two_objects_found_exactly_is_half_of_the_precision(small):
     assert math.isnan(results["bbox"]["AP-dog"])
 
 
+@pytest.mark.lite
 def test_img_ids_restrict_the_ground_truth(small):
     evaluator = COCOEvaluator(small, distributed=False, use_fast_impl=False)
     evaluator.process([{"image_id": 1}], [detection()])

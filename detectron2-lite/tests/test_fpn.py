@@ -160,6 +160,7 @@ def test_wrong_arguments_are_errors():
         pyramid(["res5", "res6"])
 
 
+@pytest.mark.lite
 def test_a_top_block_whose_input_does_not_exist_is_an_error():
     model = pyramid(top_block=LastLevelMaxPool())
     with pytest.raises(ValueError, match="p5"):

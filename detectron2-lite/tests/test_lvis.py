@@ -100,6 +100,7 @@ def register(write):
 # Loading
 
 
+@pytest.mark.lite
 def test_records_follow_the_file(register):
     first, second = DatasetCatalog.get(register())
     assert [first["image_id"], second["image_id"]] == [4, 8]
@@ -124,6 +125,7 @@ def test_lists_of_categories_per_image_keep_the_ids_of_the_file(write):
     assert record["not_exhaustive_category_ids"] == [1, 3]
 
 
+@pytest.mark.lite
 def test_extra_keys_are_copied_on_request(write):
     record = load_lvis_json(write(), "", extra_annotation_keys=["area", "none"])[0]
     assert record["annotations"][0]["area"] == 400 and "none" not in record["annotations"][0]
@@ -241,6 +243,7 @@ def test_a_damaged_file_is_an_error_that_names_it(write, change, error, message)
 # Sampling
 
 
+@pytest.mark.lite
 def test_images_of_rare_categories_are_repeated(register):
     dicts = get_detection_dataset_dicts(register())
     factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(dicts, 4.5)

@@ -194,6 +194,7 @@ def test_proposals_can_come_with_the_inputs(small):
         torch.testing.assert_close(a["instances"].scores, b["instances"].scores)
 
 
+@pytest.mark.lite
 def test_missing_proposals_are_an_error(small):
     with pytest.raises(AssertionError, match="proposals"):
         without_proposal_generator(small).eval()(inputs())

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from detectron2.layers import paste_masks_in_image
-from detectron2.layers.mask_ops import paste_masks_as_runs
 from detectron2.structures import BitMasks, Boxes, PolygonMasks, ROIMasks, polygons_to_bitmask
 from detectron2.structures.masks import polygon_area, rasterize_polygons_within_box
 
@@ -458,6 +457,8 @@ def test_rle_of_no_regions_is_an_empty_list():
 
 @pytest.mark.lite
 def test_run_lengths_by_hand():
+    from detectron2.layers.mask_ops import paste_masks_as_runs
+
     boxes = torch.tensor([[1.0, 1, 3, 4], [0, 0, 3, 5], [2, 0, 2, 5]])
     runs = paste_masks_as_runs(torch.ones(3, 2, 2), boxes, (5, 3))
     assert [lengths.tolist() for lengths in runs] == [[6, 3, 2, 3, 1], [0, 15], [15]]
@@ -465,6 +466,8 @@ def test_run_lengths_by_hand():
 
 @pytest.mark.lite
 def test_run_lengths_need_square_masks_and_a_box_for_each():
+    from detectron2.layers.mask_ops import paste_masks_as_runs
+
     with pytest.raises(AssertionError, match="square"):
         paste_masks_as_runs(torch.zeros(1, 4, 5), torch.zeros(1, 4), (4, 4))
     with pytest.raises(AssertionError, match="2 masks and 1 boxes"):

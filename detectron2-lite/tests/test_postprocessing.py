@@ -11,8 +11,10 @@ ARRAYS, META = load("misc")
 
 def stored_detections():
     results = Instances((50, 70))
-    results.pred_boxes = Boxes(torch.from_numpy(ARRAYS["post.boxes"]))
-    results.pred_masks = torch.from_numpy(ARRAYS["post.masks"])
+    results.pred_boxes = Boxes(
+        torch.from_numpy(ARRAYS["post.boxes"].copy())
+    )  # scaled in place upstream
+    results.pred_masks = torch.from_numpy(ARRAYS["post.masks"].copy())
     results.scores = torch.arange(len(results)) / 10
     return results
 

@@ -121,6 +121,7 @@ def test_outputs_come_in_stage_order_and_later_stages_are_left_out():
     assert not any(name.startswith("res4") for name in network.state_dict())
 
 
+@pytest.mark.lite
 @pytest.mark.parametrize("names", [["res7"], ["linear"], []])
 def test_an_unknown_output_is_an_error(names):
     with pytest.raises(AssertionError):

@@ -91,6 +91,7 @@ def test_three_training_forwards_equal_the_stored_ones(case):
 # ---- the normaliser
 
 
+@pytest.mark.lite
 def test_normaliser_starts_at_a_hundred_and_counts_an_empty_batch_as_one():
     model = build()
     empty = [{**x, "instances": x["instances"][:0]} for x in inputs(targets=True)]

@@ -286,6 +286,7 @@ def test_proposals_without_ground_truth_boxes_have_no_box_loss():
     assert "fast_rcnn/fg_cls_accuracy" not in storage.latest()
 
 
+@pytest.mark.lite
 @pytest.mark.parametrize("sigmoid", [False, True])
 def test_losses_of_no_images_are_zero(sigmoid):
     predictions = torch.zeros(0, 3), torch.zeros(0, 8)

@@ -442,6 +442,7 @@ def test_model_must_return_losses(output):
         trainer.train(0, 1)
 
 
+@pytest.mark.lite
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_loss_that_is_not_finite_stops_before_the_update(value):
     trainer = loss_trainer([1.0, value])

@@ -45,6 +45,7 @@ def test_other_ranks_write_to_files_of_their_own_only(name, tmp_path, capsys):
     assert "hello" in (tmp_path / "sub" / "my.log.rank2").read_text()
 
 
+@pytest.mark.lite
 @pytest.mark.parametrize("level", ["WARNING", "ERROR"])
 def test_warnings_and_errors_have_a_prefix_on_the_screen(level, name, capsys):
     setup_logger(name=name).log(getattr(logging, level), "careful")
@@ -106,6 +107,7 @@ def test_the_small_table_has_a_column_per_key_and_three_decimals():
     assert lines[2].split() == ["|", "12.346", "|", "30.000", "|"]
 
 
+@pytest.mark.lite
 def test_log_first_n_counts_per_calling_line(caplog):
     for i in range(4):
         log_first_n(logging.WARNING, f"message {i}", n=2)

@@ -16,7 +16,6 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.evaluation import LVISEvaluator
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
-from detectron2.modeling.roi_heads.fast_rcnn import federated_classes
 from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.data.lvis import get_lvis_v1_cls_weights
 from mimdet.solver.layer_decay import get_vit_lr_decay_rate
@@ -286,7 +285,10 @@ def test_classification_loss_is_detectron2s(federated):
     assert loss.item() == pytest.approx(float(expected), rel=1e-6)
 
 
+@pytest.mark.lite
 def test_federated_classes_are_drawn_as_in_detectron2():
+    from detectron2.modeling.roi_heads.fast_rcnn import federated_classes
+
     golden = np.load(GOLDEN / "vitdet/fed_loss_a.npz")
     weights = torch.from_numpy(golden["cls_weights"])
     torch.manual_seed(int(golden["sampled_seed"]))

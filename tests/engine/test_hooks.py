@@ -98,6 +98,7 @@ def test_gradients_are_scaled_down_to_the_norm_and_the_norm_is_stored():
     assert trainer.storage.history("grad_norm").latest() == pytest.approx(20)
 
 
+@pytest.mark.lite
 def test_in_mixed_precision_the_gradient_is_clipped_without_the_loss_scale():
     model = Noisy()
     trainer = AMPTrainer(

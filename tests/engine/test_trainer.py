@@ -53,6 +53,7 @@ def test_a_batch_in_pieces_trains_as_the_whole_batch(batch, steps):
     torch.testing.assert_close(weights, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.lite
 def test_a_batch_in_pieces_works_in_bfloat16(batch):
     torch.manual_seed(0)
     whole = Regression()
@@ -63,6 +64,7 @@ def test_a_batch_in_pieces_works_in_bfloat16(batch):
     torch.testing.assert_close(weights, expected, rtol=0.02, atol=2e-3)  # 8 bits
 
 
+@pytest.mark.lite
 def test_mixed_precision_computes_in_the_type_it_was_given(batch):
     model, types = Regression(), []
     model.layers[0].register_forward_hook(lambda m, i, out: types.append(out.dtype))

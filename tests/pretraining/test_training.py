@@ -90,7 +90,7 @@ def run_options(output: Path) -> tuple[str, ...]:
 
 def test_a_run_logs_losses_learning_rates_norms_and_speed(pretrained):
     lines = metrics(pretrained)
-    assert [line["iteration"] for line in lines if "loss_mae" in line] == list(range(6))
+    assert [line["iteration"] for line in lines if "total_loss" in line] == list(range(6))
     assert {"lr", "grad_norm", "[metric]images_per_second"} <= lines[-1].keys()
     log = (pretrained / "log.txt").read_text()
     assert "10 images in synthetic:10: synthetic:train:0" in log
@@ -101,7 +101,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(pretrained, tmp_path):
     shutil.copy(pretrained / "model_0000002.pth", tmp_path)
     (tmp_path / "last_checkpoint").write_text("model_0000002.pth")
     train_net("--resume", *TINY, *run_options(tmp_path), config=CONFIG)
-    assert [line["iteration"] for line in metrics(tmp_path) if "loss_mae" in line] == [3, 4, 5]
+    assert [line["iteration"] for line in metrics(tmp_path) if "total_loss" in line] == [3, 4, 5]
     expected, actual = weights_of(pretrained), weights_of(tmp_path)
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
     ema = [
@@ -139,6 +139,7 @@ def test_the_file_of_another_architecture_is_refused(pretrained):
         started_detector(f"mae_checkpoint.path={path}", wider)
 
 
+@pytest.mark.lite
 def test_fastmim_runs_through_the_same_script(tmp_path):
     small = ("model.encoder.embed_dim=48", "model.encoder.depth=1", "model.img_size=64")
     options = ("train.amp.dtype=bfloat16", "train.accumulation_steps=2", "train.max_iter=2")
@@ -171,6 +172,6 @@ def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
         log = process.communicate(timeout=200)[0]
     assert process.returncode == 0, log[-3000:]
     assert (two / "log.txt.rank1").exists()
-    losses = [[line["loss_mae"] for line in metrics(folder)] for folder in (one, two)]
+    losses = [[line["total_loss"] for line in metrics(folder)] for folder in (one, two)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     torch.testing.assert_close(weights_of(two), weights_of(one), rtol=1e-5, atol=1e-6)
