@@ -113,8 +113,6 @@ class Augmentation:
             shown.append(f"{name}={'...' if chr(10) in text else text}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
-    __str__ = __repr__
-
     def _init(self, params: Mapping[str, Any] | None = None) -> None:
         """Store constructor arguments, usually `locals()`, as attributes."""
         for name, value in (params or {}).items():
@@ -159,8 +157,6 @@ class AugmentationList(Augmentation):
         """Class name and the list."""
         return f"AugmentationList[{', '.join(map(str, self.augs))}]"
 
-    __str__ = __repr__
-
 
 class FixedTransform(Augmentation):
     """The augmentation that always gives the same transform.
@@ -179,8 +175,6 @@ class FixedTransform(Augmentation):
     def __repr__(self) -> str:
         """That of the transform."""
         return repr(self.tfm)
-
-    __str__ = __repr__
 
 
 def as_augmentation(tfm_or_aug: Augmentation | Transform) -> Augmentation:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from fvcore.nn import sigmoid_focal_loss
@@ -25,6 +26,9 @@ from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 
 _NORMALIZER_MOMENTUM = 0.9
+
+# class logits and box deltas, each one tensor per level
+_Predictions: TypeAlias = tuple[list[Tensor], list[Tensor]]
 
 
 class RetinaNet(DenseDetector):
@@ -111,7 +115,7 @@ class RetinaNet(DenseDetector):
         self,
         images: ImageList,
         features: list[Tensor],
-        predictions: tuple[list[Tensor], list[Tensor]],
+        predictions: _Predictions,
         gt_instances: list[Instances],
     ) -> dict[str, Tensor]:
         """The losses of a batch.
@@ -130,9 +134,7 @@ class RetinaNet(DenseDetector):
         gt_labels, gt_boxes = self.label_anchors(anchors, gt_instances)
         return self.losses(anchors, logits, gt_labels, deltas, gt_boxes)
 
-    def _by_anchor(
-        self, predictions: tuple[list[Tensor], list[Tensor]]
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def _by_anchor(self, predictions: _Predictions) -> _Predictions:
         """Per level (N, HWA, K) logits and (N, HWA, 4) deltas."""
         logits, deltas = predictions
         return [by_anchor(x, self.num_classes) for x in logits], [by_anchor(x, 4) for x in deltas]
@@ -215,10 +217,7 @@ class RetinaNet(DenseDetector):
         }
 
     def forward_inference(
-        self,
-        images: ImageList,
-        features: list[Tensor],
-        predictions: tuple[list[Tensor], list[Tensor]],
+        self, images: ImageList, features: list[Tensor], predictions: _Predictions
     ) -> list[Instances]:
         """The detections of a batch.
 

@@ -1,20 +1,20 @@
 """Heads that refine boxes in several stages."""
 
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from detectron2.modeling.matcher import Matcher, matched_boxes, matched_classes
 from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers, fast_rcnn_inference
+from detectron2.modeling.roi_heads.fast_rcnn import (
+    FastRCNNOutputLayers,
+    Predictions,
+    fast_rcnn_inference,
+)
 from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
-
-# (R, K + 1) class logits and (R, 4) box deltas of all proposals, image after image
-_Predictions: TypeAlias = tuple[Tensor, Tensor]
 
 
 class CascadeROIHeads(StandardROIHeads):
@@ -101,7 +101,7 @@ class CascadeROIHeads(StandardROIHeads):
         features: dict[str, Tensor],
         proposals: list[Instances],
         targets: list[Instances] | None = None,
-    ) -> Iterator[tuple[FastRCNNOutputLayers, _Predictions, list[Instances]]]:
+    ) -> Iterator[tuple[FastRCNNOutputLayers, Predictions, list[Instances]]]:
         """Run stage after stage: its predictor, predictions, and the proposals they are for."""
         for stage, predictor in enumerate(self.box_predictor):
             predictions = self._run_stage(features, proposals, stage)
@@ -113,7 +113,7 @@ class CascadeROIHeads(StandardROIHeads):
 
     def _run_stage(
         self, features: dict[str, Tensor], proposals: list[Instances], stage: int
-    ) -> _Predictions:
+    ) -> Predictions:
         """What the predictor of a stage says of the proposals."""
         maps = [features[name] for name in self.box_in_features]
         pooled = self.box_pooler(maps, [x.proposal_boxes for x in proposals])
@@ -124,7 +124,7 @@ class CascadeROIHeads(StandardROIHeads):
 
     @torch.no_grad()
     def _refined(
-        self, stage: int, predictions: _Predictions, proposals: list[Instances]
+        self, stage: int, predictions: Predictions, proposals: list[Instances]
     ) -> list[Instances]:
         """The boxes that a stage predicts, clipped, as proposals of the next one.
 

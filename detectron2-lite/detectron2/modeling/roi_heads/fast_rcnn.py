@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,9 @@ from detectron2.modeling.loss_weights import LossWeights
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.logger import log_first_n
+
+Predictions: TypeAlias = tuple[Tensor, Tensor]
+"""Class logits (R, K + 1), background last, and box deltas (R, 4K) or (R, 4) of all proposals."""
 
 
 def fast_rcnn_inference(
@@ -211,7 +215,7 @@ class FastRCNNOutputLayers(nn.Module):
         )
         self.register_buffer("fed_loss_cls_weights", weights)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Predictions:
         """Predict for R regions.
 
         Args:
@@ -223,9 +227,7 @@ class FastRCNNOutputLayers(nn.Module):
         x = x.flatten(1) if x.dim() > 2 else x
         return self.cls_score(x), self.bbox_pred(x)
 
-    def losses(
-        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
-    ) -> dict[str, Tensor]:
+    def losses(self, predictions: Predictions, proposals: list[Instances]) -> dict[str, Tensor]:
         """Classification and box loss of sampled proposals, inside an `EventStorage`.
 
         Args:
@@ -306,7 +308,7 @@ class FastRCNNOutputLayers(nn.Module):
         return loss / max(gt_classes.numel(), 1)
 
     def inference(
-        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+        self, predictions: Predictions, proposals: list[Instances]
     ) -> tuple[list[Instances], list[Tensor]]:
         """The detections of each image, see `fast_rcnn_inference`.
 
@@ -326,9 +328,7 @@ class FastRCNNOutputLayers(nn.Module):
             self.test_topk_per_image,
         )
 
-    def predict_boxes(
-        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
-    ) -> list[Tensor]:
+    def predict_boxes(self, predictions: Predictions, proposals: list[Instances]) -> list[Tensor]:
         """The decoded boxes of each image, (R_i, 4K) or (R_i, 4); arguments as `inference`."""
         if not proposals:
             return []
@@ -338,7 +338,7 @@ class FastRCNNOutputLayers(nn.Module):
         return list(decoded.split([len(p) for p in proposals]))
 
     def predict_boxes_for_gt_classes(
-        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+        self, predictions: Predictions, proposals: list[Instances]
     ) -> list[Tensor]:
         """The decoded box of each proposal's `gt_classes`, (R_i, 4) per image.
 
@@ -357,9 +357,7 @@ class FastRCNNOutputLayers(nn.Module):
             chosen.append(_of_class(boxes, rows, p.gt_classes.clamp(0, self.num_classes - 1)))
         return chosen
 
-    def predict_probs(
-        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
-    ) -> list[Tensor]:
+    def predict_probs(self, predictions: Predictions, proposals: list[Instances]) -> list[Tensor]:
         """The probabilities of each image, (R_i, K + 1); arguments as `inference`."""
         logits, _ = predictions
         probs = logits.sigmoid() if self.use_sigmoid_ce else logits.softmax(dim=-1)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from detectron2.modeling.matcher import Matcher, matched_classes
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
-from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
+from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers, Predictions
 from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
@@ -261,9 +261,7 @@ class StandardROIHeads(ROIHeads):
         return losses
 
     @torch.no_grad()
-    def _replace_boxes(
-        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
-    ) -> None:
+    def _replace_boxes(self, predictions: Predictions, proposals: list[Instances]) -> None:
         boxes = self.box_predictor.predict_boxes_for_gt_classes(predictions, proposals)
         for proposals_i, boxes_i in zip(proposals, boxes, strict=True):
             proposals_i.proposal_boxes = Boxes(boxes_i)
