@@ -60,3 +60,8 @@ def test_the_zoo_knows_no_other_config():
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0].strip("`"))
 def test_nothing_in_the_zoo_is_called_reproduced(row):
     assert row[-1] == "no"
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"configs/\w+/\w+\.py", ZOO))))
+def test_configs_of_released_files_exist(path):
+    assert (REPOSITORY / path).exists()
