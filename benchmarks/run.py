@@ -22,6 +22,7 @@ BENCHMARKS = (
     "masks",
     "scoring",
     "pooling",
+    "coco_reading",
     "dataset_index",
     "startup",
     "mpvit_stages",
