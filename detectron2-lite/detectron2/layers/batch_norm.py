@@ -63,7 +63,7 @@ class FrozenBatchNorm2d(torchvision.ops.FrozenBatchNorm2d):
         Raises:
             ValueError: if a batch norm does not track running statistics.
         """
-        return _replace(module, (nn.BatchNorm2d, nn.SyncBatchNorm), cls._from_batchnorm)
+        return _replace(module, (nn.BatchNorm2d, nn.SyncBatchNorm), cls)
 
     @classmethod
     def convert_frozenbatchnorm2d_to_batchnorm2d(cls, module: nn.Module) -> nn.Module:
@@ -75,45 +75,32 @@ class FrozenBatchNorm2d(torchvision.ops.FrozenBatchNorm2d):
         Returns:
             `module`, or its replacement if it is itself a frozen batch norm.
         """
-        return _replace(module, (cls,), cls._to_batchnorm)
-
-    @classmethod
-    def _from_batchnorm(cls, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> "FrozenBatchNorm2d":
-        if norm.running_mean is None:
-            raise ValueError(
-                f"only a batch norm with running statistics can be frozen, got {norm}; "
-                "build it with track_running_stats=True"
-            )
-        frozen = cls(norm.num_features, norm.eps).to(norm.running_mean.device)
-        _copy_state(norm, frozen)
-        return frozen
-
-    def _to_batchnorm(self) -> nn.BatchNorm2d:
-        norm = nn.BatchNorm2d(self.num_features, self.eps).to(self.running_mean.device)
-        _copy_state(self, norm)
-        return norm
+        return _replace(module, (cls,), nn.BatchNorm2d)
 
 
-def _replace(
-    module: nn.Module, kinds: tuple[type, ...], convert: Callable[[Any], nn.Module]
-) -> nn.Module:
-    """Put `convert(m)` in the place of every submodule `m` of one of `kinds`."""
+def _replace(module: nn.Module, kinds: tuple[type, ...], new_kind: type[nn.Module]) -> nn.Module:
+    """Put a norm of `new_kind` in the place of every submodule of one of `kinds`."""
     if isinstance(module, kinds):
-        return convert(module).train(module.training)
+        return _converted(module, new_kind)
     for name, child in module.named_children():
-        replaced = _replace(child, kinds, convert)
-        if replaced is not child:
-            module.add_module(name, replaced)
+        module.add_module(name, _replace(child, kinds, new_kind))
     return module
 
 
 @torch.no_grad()
-def _copy_state(source: nn.Module, target: nn.Module) -> None:
-    """Copy affine map and statistics; a norm without affine map leaves that of `target`."""
+def _converted(norm: nn.Module, new_kind: type[nn.Module]) -> nn.Module:
+    """A copy of `norm` as `new_kind`; a norm without affine map leaves that of a fresh one."""
+    if norm.running_mean is None:
+        raise ValueError(
+            f"only a batch norm with running statistics can be frozen, got {norm}; "
+            "build it with track_running_stats=True"
+        )
+    new = new_kind(norm.num_features, norm.eps).to(norm.running_mean.device)
     for name in ("weight", "bias", "running_mean", "running_var"):
-        value = getattr(source, name)
+        value = getattr(norm, name)
         if value is not None:
-            getattr(target, name).copy_(value)
+            getattr(new, name).copy_(value)
+    return new.train(norm.training)
 
 
 class LayerNorm(nn.Module):
