@@ -1,6 +1,5 @@
 """Boxes, masks and labels drawn on an image, with Pillow alone."""
 
-import colorsys
 import os
 from collections.abc import Sequence
 from enum import Enum, unique
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
-from PIL import Image, ImageColor, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
 from detectron2.structures import (
@@ -21,18 +20,12 @@ from detectron2.structures import (
     polygons_to_bitmask,
 )
 from detectron2.structures.masks import compressed_rle
+from detectron2.utils.drawing import Color, distinct_color, rgb, rgba, text_labels, text_tile
 
 __all__ = ["ColorMode", "VisImage", "Visualizer"]
 
-Color = str | Sequence[float]  # a name, "#rrggbb", or red, green and blue in [0, 1]
-
-_LETTERS = dict(
-    b="blue", g="green", r="red", c="cyan", m="magenta", y="yellow", k="black", w="white"
-)
-_GOLDEN_RATIO = 0.618034
 _SMALL_AREA = 1000  # square pixels; a label would cover an object as small as this
 _SMALL_HEIGHT = 40
-_PIXELS_PER_POINT = 100 / 72  # font sizes are points at 100 dots per inch
 
 
 @unique
@@ -130,7 +123,7 @@ class Visualizer:
             self._grey_outside([] if masks is None else self._bitmaps(masks))
         return self.overlay_instances(
             boxes=found.get("pred_boxes"),
-            labels=_create_text_labels(classes, scores, names),
+            labels=text_labels(classes, scores, names),
             masks=masks,
             assigned_colors=self._class_colors(classes, jittering),
             alpha={ColorMode.SEGMENTATION: 0.8, ColorMode.IMAGE_BW: 0.3}.get(
@@ -155,7 +148,7 @@ class Visualizer:
         has_masks = all("segmentation" in anno for anno in annos)
         return self.overlay_instances(
             boxes=boxes,
-            labels=_create_text_labels(classes, None, self._meta("thing_classes"), crowd),
+            labels=text_labels(classes, None, self._meta("thing_classes"), crowd),
             masks=[anno["segmentation"] for anno in annos] if has_masks else None,
             assigned_colors=self._class_colors(classes, jittering=True),
         )
@@ -229,7 +222,7 @@ class Visualizer:
         x0, y0, x1, y1 = (float(v) * self.output.scale for v in box_coord)
         if x1 >= x0 and y1 >= y0:
             self._pen().rectangle(
-                (x0, y0, x1, y1), outline=_rgba(edge_color, alpha), width=self._line_width
+                (x0, y0, x1, y1), outline=rgba(edge_color, alpha), width=self._line_width
             )
         return self.output
 
@@ -261,8 +254,7 @@ class Visualizer:
             raise ValueError(
                 f"horizontal_alignment must be one of {[*shares]}, got {horizontal_alignment!r}"
             )
-        points = (font_size or self._font_size) * self.output.scale
-        tile = _text_tile(text, max(1.0, points * _PIXELS_PER_POINT), color)
+        tile = text_tile(text, (font_size or self._font_size) * self.output.scale, color)
         if rotation:
             tile = tile.rotate(rotation, Image.Resampling.BICUBIC, expand=True)
         canvas = self.output.canvas
@@ -289,8 +281,8 @@ class Visualizer:
         points = (np.asarray(segment, dtype=float).reshape(-1, 2) * self.output.scale).tolist()
         self._pen().polygon(
             [tuple(point) for point in points],
-            fill=_rgba(color, alpha),
-            outline=_rgba(edge_color or color, 1.0),
+            fill=rgba(color, alpha),
+            outline=rgba(edge_color or color, 1.0),
         )
         return self.output
 
@@ -329,8 +321,8 @@ class Visualizer:
         inside = inside.crop(box)
         core = np.asarray(inside.filter(ImageFilter.MinFilter(3)))
         outline = Image.fromarray(np.asarray(inside) - core)
-        canvas.paste(_rgb(color), box, inside.point(lambda value: round(value * alpha)))
-        canvas.paste(_rgb(edge_color or color), box, outline)
+        canvas.paste(rgb(color), box, inside.point(lambda value: round(value * alpha)))
+        canvas.paste(rgb(edge_color or color), box, outline)
         if text is not None:
             self.draw_text(text, _middle(bitmap), color=color)
         return self.output
@@ -359,7 +351,7 @@ class Visualizer:
         canvas = self.output.canvas
         opacity = (np.clip(soft_mask, 0, 1) * alpha * 255).round().astype(np.uint8)
         opacity = Image.fromarray(opacity).resize(canvas.size)
-        canvas.paste(_rgb(color), (0, 0), opacity)
+        canvas.paste(rgb(color), (0, 0), opacity)
         if text is not None and likely.any():
             self.draw_text(text, _middle(likely), color=color)
         return self.output
@@ -411,10 +403,7 @@ class Visualizer:
         """Colours that differ from each other and from those before them."""
         first = self._num_colors
         self._num_colors += count
-        return [
-            colorsys.hsv_to_rgb(i * _GOLDEN_RATIO % 1, 0.85 - 0.25 * (i % 2), 1.0)
-            for i in range(first, first + count)
-        ]
+        return [distinct_color(i) for i in range(first, first + count)]
 
     def _class_colors(self, classes: Sequence[int] | None, jittering: bool) -> list[Color] | None:
         """In SEGMENTATION mode the colour of each instance's class, if the metadata has them."""
@@ -432,37 +421,6 @@ class Visualizer:
     def _pen(self) -> ImageDraw.ImageDraw:
         """Draws half transparent colours onto what is there."""
         return ImageDraw.Draw(self.output.canvas, "RGBA")
-
-
-def _create_text_labels(
-    classes: Sequence[int] | None,
-    scores: Sequence[float] | None,
-    class_names: Sequence[str] | None,
-    is_crowd: Sequence[int] | None = None,
-) -> list[str] | None:
-    """One label such as "cat 88%" or "cat|crowd" per instance.
-
-    Args:
-        classes: class indices; None where only the scores are known.
-        scores: in [0, 1].
-        class_names: by class index; without them the label has the index.
-        is_crowd: nonzero for crowds.
-
-    Returns:
-        N labels; None if there is neither a class nor a score.
-    """
-    if classes is None and scores is None:
-        return None
-    percent = None if scores is None else [f"{float(score):.0%}" for score in scores]
-    if classes is None:
-        return percent
-    labels = [class_names[k] if class_names else str(k) for k in classes]
-    if percent is not None:
-        labels = [f"{label} {p}" for label, p in zip(labels, percent, strict=True)]
-    if is_crowd is not None:
-        marks = ["|crowd" if crowd else "" for crowd in is_crowd]
-        labels = [label + mark for label, mark in zip(labels, marks, strict=True)]
-    return labels
 
 
 def _corners(boxes: Boxes | np.ndarray | Tensor | Sequence) -> np.ndarray:
@@ -489,30 +447,3 @@ def _middle(bitmap: np.ndarray) -> tuple[float, float]:
     """Median x and y of the pixels of a mask."""
     y, x = np.nonzero(bitmap)
     return float(np.median(x)), float(np.median(y))
-
-
-def _text_tile(text: str, size: float, color: Color) -> Image.Image:
-    """`text` on a ground of black that is nearly opaque."""
-    font = ImageFont.load_default(size)
-    left, top, right, bottom = font.getbbox(text)
-    pad = max(1, round(size / 8))
-    width, height = int(right - left) + 2 * pad, int(bottom - top) + 2 * pad
-    tile = Image.new("RGBA", (width, height), (0, 0, 0, 204))
-    pale = tuple((value + 2 * 255) // 3 for value in _rgb(color))
-    ImageDraw.Draw(tile).text((pad - left, pad - top), text, fill=pale, font=font)
-    return tile
-
-
-def _rgb(color: Color) -> tuple[int, int, int]:
-    if isinstance(color, str):
-        return ImageColor.getrgb(_LETTERS.get(color, color))[:3]
-    if not all(0 <= value <= 1 for value in color):
-        raise ValueError(
-            f"a colour must be a name or red, green and blue in [0, 1], got {tuple(color)}"
-        )
-    red, green, blue = (round(255 * float(value)) for value in color[:3])
-    return red, green, blue
-
-
-def _rgba(color: Color, alpha: float) -> tuple[int, int, int, int]:
-    return *_rgb(color), round(255 * alpha)
