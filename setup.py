@@ -28,6 +28,7 @@ setup(
         "omegaconf>=2.1",
         "hydra-core>=1.1",
         "cloudpickle>=2.0",
+        "PyYAML",
         "pycocotools>=2.0.7",
         "shapely>=2.0",
         "msgspec>=0.18",

@@ -1,13 +1,16 @@
 """Configs of a command line: a file, and overrides that must name keys which it has."""
 
 import difflib
+import enum
 import os
 import pickle
+import pydoc
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import cloudpickle
+import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detectron2.config import LazyConfig
@@ -24,6 +27,9 @@ _MOVED = {
     for name, module in (("TimmBackbone", "timm_backbone"), ("PaddedSwin", "swin"))
 }
 
+_PYTHON_TAG = "tag:yaml.org,2002:python/"
+_TRUSTED = ("mimdet", "detectron2", "torch", "torchvision", "fvcore", "timm")
+
 
 def load_config(path: str, overrides: Sequence[str]) -> DictConfig:
     """Load a config file and apply `overrides` as `apply_overrides` does.
@@ -31,17 +37,49 @@ def load_config(path: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         FileNotFoundError: if there is no such file.
         KeyError, ValueError, NotImplementedError: see `apply_overrides`.
+        ValueError: if a YAML file asks for a call, which could run any code.
         ValueError: if the file has what an earlier version wrote and this one does not know, or
             nothing takes the weights of ``mae_checkpoint.path``.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"a config file must be given, and {path!r} is none")
+    if path.endswith((".yaml", ".yml")):
+        _refuse_calls(path)
     cfg = LazyConfig.load(path)
     if former := _former_parts(cfg):
         raise ValueError(f"{path} is a config of an earlier version: {'; '.join(former)}")
     cfg = apply_overrides(cfg, overrides)
     _require_use_of_mae_file(cfg, path)
     return cfg
+
+
+def _refuse_calls(path: str) -> None:
+    """Refuse a YAML file with tags that run code; upstream's LazyConfig follows every tag."""
+    with open(path, encoding="utf-8") as file:
+        for event in yaml.parse(file):
+            tag = getattr(event, "tag", None) or ""
+            if tag.startswith(_PYTHON_TAG) and not _is_harmless(tag.removeprefix(_PYTHON_TAG)):
+                raise ValueError(
+                    f"tag !!{tag.removeprefix('tag:yaml.org,2002:')} is not allowed ({path}, line "
+                    f"{event.start_mark.line + 1}): reading a config must run no code; load the "
+                    "Python config file instead"
+                )
+
+
+def _is_harmless(tag: str) -> bool:
+    """Whether a tag of Python only holds values: tuples, names, partial functions and enums."""
+    kind, _, name = tag.partition(":")
+    if kind == "tuple" or name == "functools.partial":
+        return True
+    if kind not in ("name", "object", "object/apply") or not _is_trusted(name):
+        return False
+    found = pydoc.locate(name)
+    is_own = _is_trusted(getattr(found, "__module__", None) or name)  # not just imported there
+    return is_own and (kind != "object/apply" or isinstance(found, enum.EnumMeta))
+
+
+def _is_trusted(name: str) -> bool:
+    return name.split(".")[0] in _TRUSTED
 
 
 def _former_parts(cfg: DictConfig) -> list[str]:

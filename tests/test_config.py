@@ -3,8 +3,12 @@
 import logging
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
+from torch import nn
 
+from detectron2.config import LazyConfig
+from detectron2.structures import BoxMode
 from mimdet.config import apply_overrides, key_behind, load_config
 
 
@@ -182,3 +186,52 @@ def test_a_mae_file_that_no_part_of_the_model_starts_from_is_refused(tmp_path):
     load_config(path, [])
     with pytest.raises(ValueError, match="mae_checkpoint.path=a.pth must be taken by an entry of"):
         load_config(path, ["mae_checkpoint.path=a.pth"])
+
+
+# --- YAML -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unsafe(monkeypatch):
+    """LazyConfig reads YAML as upstream's does."""
+
+    def load(path):
+        with open(path, encoding="utf-8") as file:
+            return OmegaConf.create(yaml.unsafe_load(file), flags={"allow_objects": True})
+
+    monkeypatch.setattr(LazyConfig, "load", load)
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "object/apply:os.mkdir [{sign}]",
+        "object/new:os.mkdir [{sign}]",
+        "object/apply:torch.os.mkdir [{sign}]",
+        "object/apply:torch.hub.load [a, b]",
+        "object:os.PathLike {{}}",
+        "name:os.system ''",
+        "name:torch.os.system ''",
+        "module:os ''",
+    ],
+)
+def test_a_yaml_config_runs_no_code_on_either_detectron2(unsafe, tmp_path, tag):
+    sign, path = tmp_path / "sign", tmp_path / "config.yaml"
+    path.write_text(f"seed: 1\ntrain: {{a: [!!python/{tag.format(sign=sign)}]}}\n")
+    message = rf"tag !!python/{tag.split()[0]} is not allowed .*config.yaml, line 2.* run no code"
+    with pytest.raises(ValueError, match=message):
+        load_config(str(path), [])
+    assert not sign.exists()
+
+
+def test_a_yaml_config_may_hold_values_of_python(unsafe, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "a: !!python/tuple [1, 2]\n"
+        "b: !!python/name:torch.nn.LayerNorm ''\n"
+        "c: !!python/object/apply:detectron2.structures.BoxMode [1]\n"
+    )
+    cfg = load_config(str(path), [])
+    assert list(cfg.a) == [1, 2]
+    assert cfg.b is nn.LayerNorm
+    assert cfg.c is BoxMode.XYWH_ABS

@@ -45,7 +45,7 @@ ALLOWED = {
     | _BELOW_ANALYSIS
     | {"detectron2", "omegaconf", "PIL", "torchvision"},
     "mimdet.report": set(),  # a report can be made where nothing is installed
-    "mimdet.config": {"detectron2.config", "omegaconf", "hydra", "cloudpickle"},
+    "mimdet.config": {"detectron2.config", "omegaconf", "hydra", "cloudpickle", "yaml"},
     "mimdet.command_line": {"omegaconf"},
     "configs": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf"},
     "tools": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf", "torchvision", "PIL"},
