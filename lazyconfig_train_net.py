@@ -22,7 +22,6 @@ from torch import nn
 import mimdet  # noqa: F401  (first: it says what to do without Detectron2)
 from detectron2.config import instantiate
 from detectron2.engine import (
-    create_ddp_model,
     default_argument_parser,
     default_setup,
     hooks,
@@ -46,8 +45,9 @@ from mimdet.engine.hooks import (
 )
 from mimdet.engine.job import find_job
 from mimdet.engine.launch import check_processes, launch
+from mimdet.engine.output_folder import make_output_folder
 from mimdet.engine.preflight import NO_EVALUATOR, preflight
-from mimdet.engine.trainer import build_trainer
+from mimdet.engine.trainer import build_trainer, data_parallel
 from mimdet.engine.writers import run_writers
 from mimdet.evaluation.results import InferenceTimer, save_results
 
@@ -120,7 +120,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
     ema_decay = OmegaConf.select(cfg, "train.ema.decay")
     ema = EMA(model, ema_decay) if ema_decay is not None else None
     loss_normalizer = LossNormalizer(model)
-    model = create_ddp_model(model, **cfg.train.ddp)
+    model = data_parallel(model, **cfg.train.ddp)
     trainer = build_trainer(
         model,
         train_loader,
@@ -189,6 +189,8 @@ def main(args: argparse.Namespace) -> None:
     """Run one process of the job, with the arguments of `parse_args`."""
     cfg = args.config.unpack()
     follow_data(cfg)
+    if comm.is_main_process():
+        make_output_folder(cfg.train.output_dir)
     default_setup(cfg, args)
     setup_logger(cfg.train.output_dir, comm.get_rank(), name="mimdet")
     if not args.eval_only:
@@ -203,7 +205,7 @@ def main(args: argparse.Namespace) -> None:
         cfg.train.get("eval_weights"),
         cfg.train.get("allow_unexpected", ()),
     )
-    do_test(cfg, create_ddp_model(model, **cfg.train.ddp), weights)
+    do_test(cfg, data_parallel(model, **cfg.train.ddp), weights)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+pytestmark = pytest.mark.lite
+
 REPOSITORY = Path(__file__).parents[1]
 FOLDERS = ("mimdet", "configs", "tools")
 

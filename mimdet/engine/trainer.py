@@ -8,9 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from detectron2 import engine
 from detectron2.engine import AMPTrainer, SimpleTrainer
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def data_parallel(model: nn.Module, **kwargs: Any) -> nn.Module:
+    """Wrap a model where there are several processes, see `detectron2.engine.create_ddp_model`."""
+    if all(parameter.device.type == "cpu" for parameter in model.parameters()):
+        # Upstream's takes the rank for a GPU, which torch refuses for a model on the CPU.
+        kwargs.setdefault("device_ids", None)
+    return engine.create_ddp_model(model, **kwargs)
 
 
 def build_trainer(

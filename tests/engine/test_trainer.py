@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from detectron2 import engine
 from detectron2.engine import AMPTrainer, SimpleTrainer
 from detectron2.utils.events import EventStorage
-from mimdet.engine.trainer import GradientAccumulation, build_trainer
+from mimdet.engine.trainer import GradientAccumulation, build_trainer, data_parallel
 
 
 class Regression(nn.Module):
@@ -99,3 +100,11 @@ def test_options_that_cannot_be_are_refused(options, message):
     model = Regression()
     with pytest.raises(ValueError, match=message):
         build_trainer(model, [], torch.optim.SGD(model.parameters(), lr=0.1), **options)
+
+
+def test_a_model_on_the_cpu_is_wrapped_without_a_gpu_on_either_detectron2(monkeypatch):
+    given = []
+    monkeypatch.setattr(engine, "create_ddp_model", lambda model, **kwargs: given.append(kwargs))
+    data_parallel(nn.Linear(1, 1), broadcast_buffers=False)
+    data_parallel(nn.Linear(1, 1, device="meta"))  # as any device but the CPU
+    assert given == [{"broadcast_buffers": False, "device_ids": None}, {}]

@@ -295,6 +295,7 @@ def test_a_square_that_is_no_multiple_of_the_stride_stays_as_it_is():
     assert shapes == [(28, 28), (14, 14), (7, 7), (3, 3), (2, 2)]
 
 
+@pytest.mark.lite
 @pytest.mark.parametrize("sizes", [[(100, 129)], [(100, 129), (60, 60)]])
 def test_an_image_larger_than_the_square_is_refused_instead_of_cropped(sizes):
     model = tiny_detector(load("vitdet/detector_cases.json.gz")["mask_rcnn"])
