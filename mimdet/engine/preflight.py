@@ -195,8 +195,8 @@ def _draw_sample(loader: DictConfig, dataset: Any) -> None:
 
 
 def _divide_batch(cfg: DictConfig, processes: int, found: Findings) -> None:
-    batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
-    steps = cfg.train.get("accumulation_steps", 1)
+    batch = _positive(cfg, "dataloader.train.total_batch_size", found)
+    steps = _positive(cfg, "train.accumulation_steps", found) or 1
     if batch and batch % (processes * steps):
         found.errors.append(
             "dataloader.train.total_batch_size must be a multiple of processes x "
@@ -204,17 +204,28 @@ def _divide_batch(cfg: DictConfig, processes: int, found: Findings) -> None:
         )
 
 
+def _positive(cfg: DictConfig, key: str, found: Findings) -> int | None:
+    """The whole number that a config has at `key`; None if it has none, or another value."""
+    value = OmegaConf.select(cfg, key)
+    if value is None or (type(value) is int and value > 0):
+        return value
+    found.errors.append(f"{key} must be a whole number from 1, got {value!r}")
+    return None
+
+
 def _tell_plan(cfg: DictConfig, dataset: Any, found: Findings) -> None:
-    batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
     classes = next(iter(_classes(cfg.dataloader.train).values()), None)
     if classes:
         found.plan.append(f"{len(classes)} classes: {_short(classes)}")
-    if dataset is not None and batch:
-        images = batch * cfg.train.max_iter
+    iterations = _positive(cfg, "train.max_iter", found)
+    batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    if dataset is not None and iterations and type(batch) is int:
+        epochs = batch * iterations / max(len(dataset), 1)
         found.plan.append(
-            f"{len(dataset)} images, {cfg.train.max_iter} iterations of {batch}: "
-            f"{images / max(len(dataset), 1):.1f} epochs"
+            f"{len(dataset)} images, {iterations} iterations of {batch}: {epochs:.1f} epochs"
         )
-    rate = OmegaConf.select(cfg, "optimizer.lr")
-    if rate is not None:
+    rate = found.attempt(lambda: instantiate(OmegaConf.select(cfg, "optimizer.lr")))
+    if isinstance(rate, int | float):
         found.plan.append(f"learning rate {rate:g} (optimizer.lr)")
+    elif rate is not None:
+        found.errors.append(f"optimizer.lr must be a number, got {rate!r}")

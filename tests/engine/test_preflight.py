@@ -154,6 +154,27 @@ def test_the_batch_is_divided_by_processes_and_pieces(config, processes, steps):
     assert message.endswith(f"got 2 for {processes} x {steps}")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "must"),
+    [
+        ("train.max_iter", "-1", "a whole number from 1, got -1"),
+        ("train.accumulation_steps", "two", "a whole number from 1, got 'two'"),
+        ("dataloader.train.total_batch_size", "0", "a whole number from 1, got 0"),
+        ("optimizer.lr", "fast", "a number, got 'fast'"),
+    ],
+)
+def test_numbers_that_are_none_are_told_with_their_key(config, key, value, must):
+    assert errors(config(None, None, f"+{key}={value}")) == [f"{key} must be {must}"]
+
+
+def test_a_learning_rate_that_follows_from_the_batch_is_told():
+    overrides = ["dataloader.train.dataset.source=synthetic:8"]
+    path = "configs/pretrain/mae_vit_base.py"
+    found = preflight(load_config(str(REPOSITORY / path), overrides))
+    assert found.errors == []
+    assert found.plan[-1] == "learning rate 0.0024 (optimizer.lr)"
+
+
 def test_an_evaluation_needs_an_evaluator_and_no_training_data(config, tmp_path):
     cfg = config(None, None, f"dataloader.train.dataset.json_file={tmp_path}/no.json")
     assert errors(cfg, eval_only=True) == []
