@@ -8,19 +8,21 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mimdet.checkpoint.address import local_file
 from mimdet.checkpoint.foreign_values import VALUES, described
 from mimdet.checkpoint.other_files import what_it_is
+from mimdet.checkpoint.pickled import read_pickle
 
 # Under which key files keep the state dict beside other things: ours and MAE, then mmcv and timm.
 _WRAPPERS = ("model", "state_dict", "state_dict_ema")
 
 
 def read_checkpoint(path: str, given_by: str, mapped: bool = False) -> Any:
-    """Read what a file of ``torch.save`` holds, with tensors on the CPU.
+    """Read what a file of ``torch.save``, or a pickle of arrays (.pkl), holds, on the CPU.
 
     Of values that are neither tensors nor plain data see `mimdet.checkpoint.foreign_values`.
 
@@ -37,6 +39,8 @@ def read_checkpoint(path: str, given_by: str, mapped: bool = False) -> Any:
     file = local_file(path, given_by)
     if not os.path.isfile(file):
         raise FileNotFoundError(f"there is no checkpoint {path} ({given_by})")
+    if file.endswith(".pkl"):
+        return read_pickle(file, given_by)
     try:
         return _read_torch(file, mapped)
     except Exception as e:  # of any type: torch reads whatever the bytes may mean to it
@@ -91,10 +95,15 @@ def tensors_in(content: Any, path: str, given_by: str) -> dict[str, Tensor]:
             f"{path} must hold a state dict or a dict with one under "
             f"{', '.join(map(repr, _WRAPPERS))} ({given_by}), got {type(state_dict).__name__}"
         )
-    tensors = {name: v for name, v in state_dict.items() if isinstance(v, Tensor)}
+    tensors = {n: torch.as_tensor(v) for n, v in state_dict.items() if _is_numeric(v)}
     if not tensors:
         raise ValueError(f"{path} holds no tensors ({given_by})")
     return tensors
+
+
+def _is_numeric(value: Any) -> bool:
+    is_array = isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+    return is_array or isinstance(value, Tensor)
 
 
 def state_dict_of(content: Any) -> Any:

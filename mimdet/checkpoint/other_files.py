@@ -25,8 +25,7 @@ _BEGINNINGS = (
     (_TORCH, _DAMAGED),
     (
         b"\x80",
-        "a pickle that torch.save has not written; Detectron2's (.pkl) are given as "
-        "train.init_checkpoint",
+        "a pickle that torch.save has not written: if it is Detectron2's, name it .pkl",
     ),
 )
 

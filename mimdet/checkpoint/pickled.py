@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mimdet.checkpoint.foreign_values import VALUES
+from mimdet.checkpoint.other_files import what_it_is
 
 _PAIRS = [v if isinstance(v, tuple) else (v, f"{v.__module__}.{v.__qualname__}") for v in VALUES]
 _BY_NAME = {name: value for value, name in _PAIRS} | {
@@ -44,10 +45,18 @@ def read_pickle(path: str, given_by: str) -> Mapping[str, Any]:
     except _Refusal as e:
         raise ValueError(f"{must} contains {e}, and loading that could execute code") from None
     except Exception as e:  # of any type: pickle does whatever the bytes may mean to it
-        raise ValueError(f"{must} cannot be read as one ({type(e).__name__})") from e
+        raise ValueError(f"{must} {_fault(path, e)}") from e
     if not isinstance(content, Mapping) or "model" not in content:
         raise ValueError(
             f"{must} has no 'model'; names of Caffe2 are not converted: load the file with "
             "upstream Detectron2 and save it again"
         )
     return content
+
+
+def _fault(path: str, error: Exception) -> str:
+    """Why a file could not be read, as the end of "it ..."."""
+    with open(path, "rb") as file:
+        is_pickle = file.read(1) == b"\x80"
+    what = "cut short or damaged: fetch it again" if is_pickle else what_it_is(path)
+    return f"is {what}" if what else f"cannot be read as one ({type(error).__name__})"

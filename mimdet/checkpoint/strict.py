@@ -14,7 +14,6 @@ from mimdet.checkpoint.address import is_address, local_file
 from mimdet.checkpoint.convert import detect_source
 from mimdet.checkpoint.file import read_checkpoint, state_dict_of
 from mimdet.checkpoint.identity import Identity, identify
-from mimdet.checkpoint.pickled import read_pickle
 from mimdet.layers.pos_embed import TablesOfAnyGrid
 
 logger = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ class StrictCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, f: str) -> Any:
         # Nothing of it is left to the base class: upstream's would run the code of a pickle.
-        content = read_pickle(f, _KEY) if f.endswith(".pkl") else read_checkpoint(f, _KEY)
+        content = read_checkpoint(f, _KEY)
         by_ends = self._by_ends
         if f.endswith(".pyth") and "model_state" in content:  # of pycls, with names of its own
             content, by_ends = {"model": content["model_state"], "__author__": "pycls"}, True

@@ -42,8 +42,8 @@ def check_checkpoints(cfg: DictConfig) -> list[str]:
 
 def _check_whole(cfg: DictConfig) -> None:
     path = str(cfg.train.init_checkpoint)
-    # A query asks for another way to match names, and pickles of arrays are Detectron2's to read.
-    if is_address(path) or "?" in path or path.endswith((".pkl", ".pyth")):
+    # A query asks for another way to match names, and so do files of pycls.
+    if is_address(path) or "?" in path or path.endswith(".pyth"):
         return
     identity = identify(read_tensors(path, WHOLE, mapped=True))
     # Models without a backbone are those of pretraining, which have the names of files to start

@@ -225,3 +225,10 @@ def test_a_file_without_tensors_says_what_it_must_hold(tmp_path):
     torch.save([1, 2], path)
     with pytest.raises(ValueError, match="must hold a state dict or a dict with one under 'model'"):
         read_tensors(str(path), "key")
+
+
+def test_pickles_of_arrays_are_read_by_their_name(tmp_path):
+    arrays = {"a": np.arange(3.0), "b": np.arange(2), "c": np.array(["text"])}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"model": arrays, "__author__": "Detectron2"}))
+    tensors = read_tensors(str(tmp_path / "a.pkl"), "key")
+    assert {name: t.dtype for name, t in tensors.items()} == {"a": torch.float64, "b": torch.int64}
