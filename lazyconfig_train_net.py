@@ -47,6 +47,7 @@ from mimdet.engine.job import find_job
 from mimdet.engine.launch import check_processes, launch
 from mimdet.engine.output_folder import make_output_folder
 from mimdet.engine.preflight import NO_EVALUATOR, preflight
+from mimdet.engine.resume import RecentScalars, build_train_loader, keep_seed, settle_seed
 from mimdet.engine.trainer import build_trainer, data_parallel
 from mimdet.engine.writers import run_writers
 from mimdet.evaluation.results import InferenceTimer, save_results
@@ -94,6 +95,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
     Besides `model`, `optimizer`, `lr_multiplier` and `dataloader`, these keys are read:
 
         train.output_dir, train.device, train.max_iter
+        train.seed                         negative: drawn, kept in the output folder
         train.init_checkpoint              a checkpoint of the whole model to start from
         train.allow_missing, train.allow_unexpected   names that may differ from it
         train.starting_weights             what its parts take from files, where there is none; the
@@ -111,7 +113,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
     model.to(cfg.train.device)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
-    train_loader = instantiate(cfg.dataloader.train)
+    keep_seed(cfg)
+    train_loader = build_train_loader(cfg.dataloader.train)
 
     resuming = is_resuming(args, cfg)
     if not (resuming or cfg.train.init_checkpoint):
@@ -144,6 +147,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
             hooks.IterationTimer(),
             Throughput(batch_size, train_loader) if batch_size else None,
             RepeatableRandomness(train_loader),
+            RecentScalars(),
             GradientClipping(max_norm) if max_norm is not None else None,
             ema,
             loss_normalizer,
@@ -191,6 +195,8 @@ def main(args: argparse.Namespace) -> None:
     follow_data(cfg)
     if comm.is_main_process():
         make_output_folder(cfg.train.output_dir)
+    if not args.eval_only:
+        settle_seed(cfg, args.resume)
     default_setup(cfg, args)
     setup_logger(cfg.train.output_dir, comm.get_rank(), name="mimdet")
     if not args.eval_only:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from timm.data import Mixup
 
-from mimdet.data.imagenet.loader import seeded
+from mimdet.data.repeatable import seeded
 
 
 class MixupCollate:

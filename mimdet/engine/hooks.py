@@ -23,8 +23,8 @@ class RepeatableRandomness(HookBase):
 
     A run that resumes draws what it would have drawn without the interruption: masks, samples and
     dropped paths, because the global generators are seeded before each iteration; and batches, as
-    far as the loader can start later (`set_start`) and depends on its `seed` alone, as the
-    `ImageTrainLoader` of `mimdet.data.imagenet` does. So there is no generator's state to be saved.
+    far as the loader can start later (`set_start`) and depends on its `seed` alone, as those of
+    `mimdet.data` do. So there is no generator's state to be saved.
 
     Args:
         data_loader: of the training.
@@ -47,12 +47,26 @@ class RepeatableRandomness(HookBase):
         seed_all_rng(int(entropy.generate_state(1)[0]))
 
     def state_dict(self) -> dict[str, Any]:
-        """The seed, which a configuration need not name."""
-        return {"seed": self._seed}
+        """The seed, which a configuration need not name, and how many processes there are."""
+        return {"seed": self._seed, "processes": comm.get_world_size()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over the seed of the interrupted run."""
+        """Take over the seed of the interrupted run; warn of what will differ from it."""
+        # Drawn at the same place of the same start: another number means another `train.seed`.
+        if state_dict["seed"] != self._seed:
+            logger.warning(
+                "The run that is resumed began with another seed (train.seed), and the order of "
+                "its images is not known: they come in a new order from here on"
+            )
         self._seed = state_dict["seed"]
+        before, now = state_dict.get("processes"), comm.get_world_size()
+        if before not in (None, now):
+            logger.warning(
+                f"The run that is resumed had {before} processes, and now there are {now}. It goes "
+                "on at the same position of the stream of images. What the model draws differs "
+                "from here on, and with aspect_ratio_grouping so do the batches; a few images that "
+                "waited for their batch may come twice or not at all in this epoch"
+            )
 
 
 class GradientClipping(HookBase):

@@ -1,6 +1,6 @@
 """Images for pretraining and classification: where they are, how they are read, endless batches."""
 
-from mimdet.data.imagenet.loader import ImageTrainLoader, seeded
+from mimdet.data.imagenet.loader import ImageTrainLoader
 from mimdet.data.imagenet.mapper import ImageMapper
 from mimdet.data.imagenet.read import read_image
 from mimdet.data.imagenet.sources import load_images, load_labelled_images
@@ -11,5 +11,4 @@ __all__ = [
     "load_images",
     "load_labelled_images",
     "read_image",
-    "seeded",
 ]

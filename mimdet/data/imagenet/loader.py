@@ -1,19 +1,15 @@
 """From records to endless batches, which are lists of samples and the same on any machine."""
 
-import contextlib
 import itertools
-import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
 from detectron2.data import DatasetFromList, build_batch_data_loader
 from detectron2.utils import comm
-
-_MAX_ATTEMPTS = 100  # images tried for one place in a batch
+from mimdet.data.repeatable import Place, RepeatableSamples, mixed_seed
 
 
 class ImageTrainLoader:
@@ -58,10 +54,11 @@ class ImageTrainLoader:
         self._start = iteration
 
     def __iter__(self) -> Iterator[Any]:
+        first = self._start * self._total_batch_size
         return iter(
             build_batch_data_loader(
-                _Stream(self._dataset, self._mapper, self.seed),
-                _Positions(self._start * self._total_batch_size),
+                RepeatableSamples(self._dataset, self._mapper, self.seed),
+                _ShuffledEpochs(self.dataset_size, self.seed, first),
                 self._total_batch_size,
                 num_workers=self._num_workers,
                 collate_fn=self._collate_fn,
@@ -70,65 +67,22 @@ class ImageTrainLoader:
         )
 
 
-class _Positions(Sampler):
-    """The places of the endless stream that are this process's: start + rank, + world size, ..."""
+class _ShuffledEpochs(Sampler):
+    """The places of an endless stream of epochs that are this process's.
 
-    def __init__(self, start: int):
+    Each epoch has an order of its own seed, so that any position is found without the ones before.
+    """
+
+    def __init__(self, size: int, seed: int, start: int):
+        self._size, self._seed = size, seed
         self._start = start + comm.get_rank()
         self._step = comm.get_world_size()
 
-    def __iter__(self) -> Iterator[int]:
-        return itertools.count(self._start, self._step)
-
-
-class _Stream(Dataset):
-    """Samples by their place in an endless stream of shuffled epochs."""
-
-    def __init__(self, dataset: Dataset, mapper: Callable[[Any], Any], seed: int):
-        self._dataset, self._mapper, self._seed = dataset, mapper, seed
-        self._epoch, self._order = -1, torch.empty(0)
-
-    def __getitem__(self, position: int) -> Any:
-        epoch, place = divmod(position, len(self._dataset))
-        candidates = itertools.chain([self._index(epoch, place)], self._replacements(position))
-        for index in itertools.islice(candidates, _MAX_ATTEMPTS):
-            with seeded(self._seed, position):
-                sample = self._mapper(self._dataset[index])
-            if sample is not None:
-                return sample
-        raise RuntimeError(
-            f"none of {_MAX_ATTEMPTS} images in a row could be read; the last one was "
-            f"{self._dataset[index]['file_name']} (dataloader.train.dataset)"
-        )
-
-    def _index(self, epoch: int, place: int) -> int:
-        if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(_mixed(self._seed, epoch))
-            self._order = torch.randperm(len(self._dataset), generator=generator)
-            self._epoch = epoch
-        return int(self._order[place])
-
-    def _replacements(self, position: int) -> Iterable[int]:
-        rng = random.Random(_mixed(self._seed, position))
-        return (rng.randrange(len(self._dataset)) for _ in itertools.count())
-
-
-def _mixed(*seeds: int) -> int:
-    """One seed from several, such that neighbours have nothing in common."""
-    return int(np.random.SeedSequence(seeds).generate_state(1)[0])
-
-
-@contextlib.contextmanager
-def seeded(*seeds: int) -> Iterator[None]:
-    """Seed `random`, numpy and torch on the CPU for a block; then all are as they were before."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    seed = _mixed(*seeds)
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+    def __iter__(self) -> Iterator[Place]:
+        shuffled = -1
+        for position in itertools.count(self._start, self._step):
+            epoch, offset = divmod(position, self._size)
+            if epoch != shuffled:
+                generator = torch.Generator().manual_seed(mixed_seed(self._seed, epoch))
+                order, shuffled = torch.randperm(self._size, generator=generator), epoch
+            yield position, int(order[offset])

@@ -10,7 +10,8 @@ from image_files import bad_files, names
 from timm.data import create_transform
 
 from detectron2.utils import comm
-from mimdet.data.imagenet import ImageMapper, ImageTrainLoader, load_images, seeded
+from mimdet.data.imagenet import ImageMapper, ImageTrainLoader, load_images
+from mimdet.data.repeatable import seeded
 
 AUGMENT = create_transform(32, is_training=True, color_jitter=0.4, interpolation="bicubic")
 

@@ -1,0 +1,104 @@
+"""What lets a run that was interrupted end as it would have ended without the interruption."""
+
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from detectron2.config import instantiate
+from detectron2.data import build_detection_train_loader
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from detectron2.utils.registry import locate
+from mimdet.data.detection_loader import build_repeatable_train_loader
+
+_SEED_FILE = "seed.txt"
+
+
+def settle_seed(cfg: DictConfig, resume: bool) -> None:
+    """Let `train.seed` of all processes be the seed of the run.
+
+    Where it is negative (or absent), a resumed run takes the one that `keep_seed` has left in its
+    output folder, and a new run one that is drawn. Call it before anything random is made: with
+    the same seed, a resumed run starts as the run before did.
+
+    Args:
+        cfg: of the run, changed in place.
+        resume: whether the run is to go on from what is in its output folder.
+
+    Raises:
+        ValueError: if the file is not one that `keep_seed` has written.
+    """
+    seed = OmegaConf.select(cfg, "train.seed")
+    if seed is None or seed < 0:
+        path = Path(cfg.train.output_dir) / _SEED_FILE
+        seed = _read_seed(path) if resume and path.is_file() else secrets.randbits(31)
+    OmegaConf.update(cfg, "train.seed", comm.all_gather(seed)[0], force_add=True)
+
+
+def _read_seed(path: Path) -> int:
+    text = path.read_text(encoding="utf-8").strip()
+    if not text.isdecimal():
+        raise ValueError(
+            f"{path} must hold the seed of the run, a whole number, got {text!r:.40}; write the "
+            "number into it that the log of the run names, or set train.seed to it"
+        )
+    return int(text)
+
+
+def keep_seed(cfg: DictConfig) -> None:
+    """Write the seed of the run into its output folder, which exists."""
+    if comm.is_main_process():
+        path = Path(cfg.train.output_dir) / _SEED_FILE
+        path.write_text(f"{cfg.train.seed}\n", encoding="utf-8")
+
+
+def build_train_loader(config: DictConfig) -> Iterable[Any]:
+    """Build `dataloader.train`; with mimdet's loader in the place of Detectron2's for detectors.
+
+    Both take the same arguments and give the images in the same order, but Detectron2's depends
+    on what its workers have done before, so that a run cannot resume exactly.
+    """
+    target = config._target_
+    target = locate(target) if isinstance(target, str) else target
+    if target is build_detection_train_loader:
+        config = config.copy()  # whose interpolations still find the rest of the config
+        config._target_ = build_repeatable_train_loader
+    return instantiate(config)
+
+
+class RecentScalars(HookBase):
+    """Keeps the last values of the scalars whose median is written, in checkpoints too.
+
+    Otherwise the first lines of `metrics.json` after a resume would be medians of fewer values.
+
+    Args:
+        window_size: that of the writers, in iterations.
+    """
+
+    def __init__(self, window_size: int = 20):
+        self._window_size = window_size
+        self._restored: Mapping[str, list[tuple[float, int]]] = {}
+
+    def before_train(self) -> None:
+        """Put the values of the interrupted run into the storage."""
+        for name, values in self._restored.items():
+            for value, iteration in values:
+                self.trainer.storage.put_scalar(name, value, cur_iter=iteration)
+
+    def state_dict(self) -> dict[str, list[tuple[float, int]]]:
+        """Name -> values with their iterations."""
+        storage = self.trainer.storage
+        hints = storage._smoothing_hints  # no method of either Detectron2 tells them
+        # Only those of this iteration: writers take an older one for new and write it again.
+        return {
+            name: history.values()[-self._window_size :]
+            for name, history in storage.histories().items()
+            if hints[name] and history.values()[-1][1] == storage.iter
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, list[tuple[float, int]]]) -> None:
+        """Remember the values until there is a storage."""
+        self._restored = state_dict

@@ -1,0 +1,164 @@
+"""The seed of a run, its loader, and the scalars that are written after a resume."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from detectron2.config import LazyCall as L
+from detectron2.data import build_detection_train_loader
+from detectron2.data.samplers import RepeatFactorTrainingSampler
+from detectron2.engine import HookBase, SimpleTrainer
+from detectron2.utils import comm
+from mimdet.data.detection_loader import DetectionTrainLoader
+from mimdet.engine.hooks import RepeatableRandomness
+from mimdet.engine.resume import RecentScalars, build_train_loader, keep_seed, settle_seed
+
+
+def config(folder, **train):
+    return OmegaConf.create({"train": {"output_dir": str(folder), **train}})
+
+
+# --- The seed -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("train", [{"seed": -1}, {"seed": None}, {}])
+def test_a_drawn_seed_is_that_of_the_resumed_run_too(train, tmp_path):
+    first, resumed, anew = (config(tmp_path, **train) for _ in range(3))
+    settle_seed(first, resume=False)
+    keep_seed(first)
+    settle_seed(resumed, resume=True)
+    settle_seed(anew, resume=False)
+    assert first.train.seed == resumed.train.seed != anew.train.seed
+    assert 0 <= first.train.seed < 2**31
+
+
+def test_a_seed_of_the_config_stays_as_it_is(tmp_path):
+    keep_seed(config(tmp_path, seed=4))
+    cfg = config(tmp_path, seed=3)
+    settle_seed(cfg, resume=True)
+    assert cfg.train.seed == 3
+
+
+def test_all_processes_take_the_seed_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(comm, "all_gather", lambda seed: [11, seed])
+    cfg = config(tmp_path, seed=-1)
+    settle_seed(cfg, resume=False)
+    assert cfg.train.seed == 11
+
+
+def test_a_file_that_holds_no_seed_is_refused(tmp_path):
+    (tmp_path / "seed.txt").write_text("4.5\n")
+    with pytest.raises(ValueError, match=r"seed.txt must hold the seed .* got '4.5'; .*train.seed"):
+        settle_seed(config(tmp_path, seed=-1), resume=True)
+
+
+def load_state(**state) -> None:
+    np.random.seed(0)
+    hook = RepeatableRandomness([])
+    hook.load_state_dict({**hook.state_dict(), **state})
+
+
+@pytest.mark.parametrize(
+    "state, message",
+    [
+        ({"seed": 5}, "began with another seed (train.seed)"),
+        ({"processes": 8}, "had 8 processes, and now there are 1. It goes on at the same position"),
+    ],
+)
+def test_what_a_resumed_run_cannot_repeat_is_said(state, message, caplog):
+    with caplog.at_level(logging.WARNING):
+        load_state()
+        assert not caplog.text
+        load_state(**state)
+    assert message in caplog.text
+
+
+# --- The loader -----------------------------------------------------------------------------------
+
+
+def records() -> list[dict]:
+    return [{"image_id": i, "width": i % 4, "height": 2} for i in range(9)]
+
+
+def loader_config(target):
+    factors = L(torch.linspace)(start=1, end=2, steps=9)
+    loader = L(build_detection_train_loader)(
+        dataset=L(records)(),
+        mapper=None,
+        total_batch_size="${size}",
+        sampler=L(RepeatFactorTrainingSampler)(repeat_factors=factors),
+    )
+    loader._target_ = target
+    return DictConfig({"size": 2, "train": loader}, flags={"allow_objects": True})
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        build_detection_train_loader,
+        "detectron2.data.build_detection_train_loader",
+        "detectron2.data.build.build_detection_train_loader",
+    ],
+)
+def test_detectron2s_loader_is_replaced_and_the_config_stays(target):
+    cfg = loader_config(target)
+    assert isinstance(build_train_loader(cfg.train), DetectionTrainLoader)
+    assert cfg.train._target_ == target
+
+
+def test_another_loader_is_left_alone():
+    assert build_train_loader(L(torch.linspace)(start=1, end=2, steps=2)).tolist() == [1, 2]
+
+
+# --- Scalars --------------------------------------------------------------------------------------
+
+
+class Puts(HookBase):
+    """Stores scalars of each kind, and keeps what a writer would write."""
+
+    def __init__(self):
+        self.written = {}
+
+    def after_step(self) -> None:
+        storage, i = self.trainer.storage, self.trainer.iter
+        storage.put_scalar("noisy", (7 * i) % 5)
+        storage.put_scalar("lr", i, smoothing_hint=False)
+        if i == 2:
+            storage.put_scalar("AP", i, smoothing_hint=False)
+            storage.put_scalar("rare", i)
+        latest = storage.latest_with_smoothing_hint(4)
+        names = ("noisy", "lr", "AP", "rare")
+        self.written[i] = {name: latest[name] for name in names if name in latest}
+        if i == 5:
+            self.state = self.trainer.state_dict()
+
+
+class One(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, batch) -> dict:
+        return {"loss": self.weight.sum()}
+
+
+def trained(start: int, state: dict | None = None) -> Puts:
+    model, puts = One(), Puts()
+    trainer = SimpleTrainer(model, [0] * 20, torch.optim.SGD(model.parameters(), lr=0.1))
+    trainer.register_hooks([RecentScalars(4), puts])
+    if state:
+        trainer.load_state_dict(state)
+    trainer.train(start, 12)
+    return puts
+
+
+def test_medians_after_a_resume_are_those_of_the_uninterrupted_run():
+    whole = trained(0)
+    resumed = trained(6, whole.state)
+    for i in range(6, 12):
+        # What was written before the interruption is not written again.
+        assert resumed.written[i] == {name: whole.written[i][name] for name in ("noisy", "lr")}
