@@ -219,7 +219,7 @@ def test_the_ap_of_a_training_with_ema_is_that_of_evaluating_its_file(
     weights = f"train.init_checkpoint={trained / 'model_final.pth'}"
     test = ["model.backbone.bottom_up.sample_seed=0"]
     test += ["+model.roi_heads.box_predictor.test_score_thresh=0.01"]
-    change = ("train.ema.decay=0.5", "optimizer.lr=0.003", "train.max_iter=2")
+    change = ("train.ema.decay=0.5", "optimizer.lr=0.001", "train.max_iter=2")
     train_net(*TINY, *folders, weights, *change, *test)
     reported = json.loads((output / "results.json").read_text())
     weights = f"train.init_checkpoint={output / 'model_final.pth'}"

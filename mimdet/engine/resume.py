@@ -82,11 +82,13 @@ class RecentScalars(HookBase):
         self._window_size = window_size
         self._restored: Mapping[str, list[tuple[float, int]]] = {}
 
-    def before_train(self) -> None:
-        """Put the values of the interrupted run into the storage."""
+    def before_step(self) -> None:
+        """Put the values of the interrupted run into the storage, once."""
+        # Not before the training: where no iteration is left, writers would write them again.
         for name, values in self._restored.items():
             for value, iteration in values:
                 self.trainer.storage.put_scalar(name, value, cur_iter=iteration)
+        self._restored = {}
 
     def state_dict(self) -> dict[str, list[tuple[float, int]]]:
         """Name -> values with their iterations."""
