@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,11 @@ def test_a_name_that_exists_nowhere_is_an_ordinary_error():
         _ = detectron2.modelzoo
     with pytest.raises(ModuleNotFoundError, match="No module named 'detectron2.modelzoo'"):
         importlib.import_module("detectron2.modelzoo")
+
+
+def test_every_file_beside_the_modules_goes_into_a_wheel():
+    package = Path(detectron2.__file__).parent
+    files = [path.relative_to(package) for path in package.rglob("*") if path.is_file()]
+    beside = [f for f in files if f.suffix not in (".py", ".pyc") and f.parts[0][0] != "."]
+    pyproject = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    assert sorted(map(str, beside)) == pyproject["tool"]["setuptools"]["package-data"]["detectron2"]
