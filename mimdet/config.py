@@ -7,7 +7,7 @@ import pickle
 import pydoc
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import cloudpickle
 import yaml
@@ -37,7 +37,7 @@ def load_config(path: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         FileNotFoundError: if there is no such file.
         KeyError, ValueError, NotImplementedError: see `apply_overrides`.
-        ValueError: if a YAML file asks for a call, which could run any code.
+        ValueError: if a YAML file is none, or asks for a call, which could run any code.
         ValueError: if the file has what an earlier version wrote and this one does not know, or
             nothing takes the weights of ``mae_checkpoint.path``.
     """
@@ -56,7 +56,7 @@ def load_config(path: str, overrides: Sequence[str]) -> DictConfig:
 def _refuse_calls(path: str) -> None:
     """Refuse a YAML file with tags that run code; upstream's LazyConfig follows every tag."""
     with open(path, encoding="utf-8") as file:
-        for event in yaml.parse(file):
+        for event in _events(file, path):
             tag = getattr(event, "tag", None) or ""
             if tag.startswith(_PYTHON_TAG) and not _is_harmless(tag.removeprefix(_PYTHON_TAG)):
                 raise ValueError(
@@ -64,6 +64,13 @@ def _refuse_calls(path: str) -> None:
                     f"{event.start_mark.line + 1}): reading a config must run no code; load the "
                     "Python config file instead"
                 )
+
+
+def _events(file: TextIO, path: str) -> Iterator[yaml.Event]:
+    try:
+        yield from yaml.parse(file)
+    except yaml.YAMLError as e:
+        raise ValueError(f"{path} must be YAML: {e}") from e
 
 
 def _is_harmless(tag: str) -> bool:

@@ -235,3 +235,10 @@ def test_a_yaml_config_may_hold_values_of_python(unsafe, tmp_path):
     assert list(cfg.a) == [1, 2]
     assert cfg.b is nn.LayerNorm
     assert cfg.c is BoxMode.XYWH_ABS
+
+
+def test_a_file_that_is_no_yaml_is_refused_with_the_place(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("a: [1,\n")
+    with pytest.raises(ValueError, match=r"config.yaml must be YAML: while parsing[\s\S]* line 2"):
+        load_config(str(path), [])

@@ -32,6 +32,10 @@ NO_EVALUATOR = (
     "pretraining is judged by its loss or by what starts from it"
 )
 
+# What a config file defines.
+_EVALUATION = ("dataloader", "model", "train")
+_TRAINING = ("dataloader", "lr_multiplier", "model", "optimizer", "train")
+
 
 @dataclass
 class Findings:
@@ -71,6 +75,12 @@ def preflight(
         resuming: the training goes on from a checkpoint of its own and reads no other.
     """
     found = Findings()
+    needed = _EVALUATION if eval_only else _TRAINING
+    if missing := [part for part in needed if part not in cfg]:
+        found.errors.append(
+            f"a config must define {', '.join(needed)}; it lacks {', '.join(missing)}"
+        )
+        return found
     splits = ["test"] if eval_only else ["train", "test"]
     splits = [split for split in splits if split in cfg.dataloader]
     datasets = {split: _look_at_data(cfg, split, found) for split in splits}

@@ -175,6 +175,16 @@ def test_a_learning_rate_that_follows_from_the_batch_is_told():
     assert found.plan[-1] == "learning rate 0.0024 (optimizer.lr)"
 
 
+def test_parts_that_a_config_does_not_define_are_told(config):
+    cfg = config()
+    for part in ("optimizer", "dataloader"):
+        cfg.pop(part)
+    assert errors(cfg) == [
+        "a config must define dataloader, lr_multiplier, model, optimizer, train; it lacks "
+        "dataloader, optimizer"
+    ]
+
+
 def test_an_evaluation_needs_an_evaluator_and_no_training_data(config, tmp_path):
     cfg = config(None, None, f"dataloader.train.dataset.json_file={tmp_path}/no.json")
     assert errors(cfg, eval_only=True) == []
