@@ -17,6 +17,7 @@ from mimdet.checkpoint.identity import START, identify
 logger = logging.getLogger(__name__)
 
 _KEY = "train.starting_weights"
+_HEADS = ("head", "fc", "norm.")
 _TABLES = ("bicubic", "geometric")
 
 
@@ -80,9 +81,11 @@ def load_starting_weights(
         path_key = key_of(f"{key}.path")
         if entry.path not in files:
             files[entry.path] = read_tensors(entry.path, path_key)
-        check_kind(files[entry.path], entry, path_key)
         file, part = strip_prefixes(files[entry.path]), model.get_submodule(entry.to)
         own = part.state_dict()
+        # A model of timm's may be of any kind: nothing but its head may be left over then.
+        if not all(name in own or name.startswith(_HEADS) for name in file):
+            check_kind(files[entry.path], entry, path_key)
         if has_decoder(own):
             check_decoder(file, entry, path_key, key_of(f"{key}.from_scratch"))
         format = _format_of(file, entry, key)

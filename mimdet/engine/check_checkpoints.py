@@ -63,8 +63,10 @@ def _check_start(cfg: DictConfig, i: int, files: dict[str, dict[str, Tensor]]) -
     path_key = key_behind(cfg, f"{key}.path")
     if entry.path not in files:
         files[entry.path] = read_tensors(entry.path, path_key, mapped=True)
-    check_kind(files[entry.path], entry, path_key)
     part = OmegaConf.select(cfg.model, entry.to) if entry.to else cfg.model
+    if not isinstance(part, DictConfig) or "timm." in str(part.get("_target_")):
+        return  # a model of timm's, of whatever kind: the names of the built one tell
+    check_kind(files[entry.path], entry, path_key)
     if "decoder_embed_dim" in part:
         scratch_key = key_behind(cfg, f"{key}.from_scratch")
         check_decoder(strip_prefixes(files[entry.path]), entry, path_key, scratch_key)

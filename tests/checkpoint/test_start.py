@@ -3,6 +3,7 @@
 import pytest
 import torch
 from golden_models import fill
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from mimdet.checkpoint.start import StartingWeights, load_starting_weights
@@ -124,3 +125,13 @@ def test_what_may_be_missing_may_also_have_another_shape_and_what_is_left_is_not
     load_starting_weights(start, [StartingWeights(**entry, leave=["*.bias"])])
     assert torch.equal(attn.qkv.bias, before)
     assert torch.equal(attn.qkv.weight, torch.load(path)["model"][NAME])
+
+
+def test_a_model_of_timm_starts_from_its_own_kind_and_a_vit_does_not(tmp_path):
+    options = {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    dinov2 = VisionTransformer(**options, init_values=1.0)
+    torch.save(dinov2.state_dict(), tmp_path / "a.pth")
+    entries = [StartingWeights(path=str(tmp_path / "a.pth"), to="")]
+    load_starting_weights(VisionTransformer(**options, init_values=1.0, num_classes=0), entries)
+    with pytest.raises(ValueError, match="a part of a model can start from .* layer scale"):
+        load_starting_weights(VisionTransformer(**options, num_classes=0), entries)

@@ -54,13 +54,12 @@ def errors(config: str, *overrides: str) -> list[str]:
         (MIMDET, "mae_checkpoint.path=https://nowhere.invalid/a.pth"),
         (MIMDET, "train.init_checkpoint='https://nowhere.invalid/a.pth'"),
         (MIMDET, "train.init_checkpoint='{}/mae.pth?matching_heuristics=True'"),
-        (MIMDET, "toy.size=64"),
+        (VITDET, "mae_checkpoint.path={}/dinov2.pth model.backbone.net._target_=timm.create_model"),
+        (MIMDET, "train.max_iter=1"),
     ],
 )
 def test_files_of_the_right_kind_are_passed(config, override, files):
-    if override.startswith("toy"):
-        override = "train.max_iter=1"
-    assert errors(config, override.format(files)) == []
+    assert errors(config, *override.format(files).split()) == []
 
 
 @pytest.mark.parametrize(
