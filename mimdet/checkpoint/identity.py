@@ -85,6 +85,62 @@ _NO_DECODER = (
 _OTHER = "start from a file of MAE, BEiT, FastMIM or timm's plain ViT instead; nothing converts it"
 _FINETUNE = "{finetune}"
 
+# (kind, patterns of which each must match a name, what): no model here is computed as these are.
+_OTHERS = (
+    ("mmseg", [r"decode_head\."], "a segmentation model in mmsegmentation's names"),
+    (
+        "mmdet",
+        [r"backbone\.", r"(neck|(bbox|roi|rpn|mask|query)_head)\."],
+        "a detector in mmdetection's names",
+    ),
+    ("torchvision_detector", [r"backbone\.body\."], "a detector of torchvision"),
+    ("detr", [r"(bbox_embed|class_embed)\."], "a detector of DETR's kind"),
+    (
+        "mmpretrain",
+        [r"backbone\.(layers\.0\.(attn|ln1)\.|layer1\.0\.)"],
+        "a classifier or backbone in mmpretrain's names",
+    ),
+    ("clip", [r"visual\.|(\w+\.)*norm_pre\."], "a model of CLIP's kind"),
+    (
+        "sam",
+        [r"(image_encoder\.)?blocks\.0\.attn\.rel_pos_h$", r"(image_encoder\.)?neck\."],
+        "Segment Anything's encoder",
+    ),
+    (
+        "transformers",
+        [r"(\w+\.)*layers?\.0\.(attention|self_attn)\.", r"(\w+\.)*embeddings\."],
+        "a model in the names of Hugging Face transformers, which timm has under its own",
+    ),
+    (
+        "torchvision_vit",
+        [r"encoder\.layers\.encoder_layer_0\."],
+        "a ViT in torchvision's names",
+    ),
+    (
+        "dinov3",
+        [r"(\w+\.)*(storage_tokens$|rope_embed\.)"],
+        "DINOv3's {vit}, whose rotary positions no model here has",
+    ),
+    (
+        "dinov3",
+        [r"reg_token$", r"blocks\.0\.gamma_1$"],
+        "DINOv3's {vit}, whose rotary positions no model here has",
+    ),
+    (
+        "dinov2",
+        [r"(\w+\.)*blocks\.0\.(\d+\.)?ls1\.gamma$"],
+        "{vit} with the layer scale of DINOv2 or DeiT III, which no model here has",
+    ),
+    (
+        "eva",
+        [r"blocks\.0\.(attn\.(q_proj|inner_attn_ln)|mlp\.(fc1_g|w1))\."],
+        "{vit} of EVA-02, whose MLP and rotary positions no model here has",
+    ),
+    ("swinv2", [r"layers\.0\.blocks\.0\.attn\.logit_scale"], "a Swin of version 2"),
+    ("convnext", [r"(downsample_layers\.|stages\.0\.blocks\.0\.conv_dw)"], "a ConvNeXt"),
+    ("resnet", [r"layer1\.0\.conv1\.weight"], "a ResNet of torchvision or timm"),
+)
+
 # (kind, predicate, keys, what, remedy); the first that fits, so what adds names to the names of
 # another stands before it.
 _RULES: tuple[tuple[str, Callable[[Names], bool], tuple[str, ...], str, str], ...] = (
@@ -102,63 +158,7 @@ _RULES: tuple[tuple[str, Callable[[Names], bool], tuple[str, ...], str, str], ..
         "a detector of the unofficial ViTDet and ViTAE release, in mmdetection's names",
         "use configs/vitae with train.init_checkpoint=FILE; names are converted on load",
     ),
-    *(
-        (kind, _has(*patterns), _NOWHERE, what, _OTHER)
-        for kind, patterns, what in (
-            ("mmseg", [r"decode_head\."], "a segmentation model in mmsegmentation's names"),
-            (
-                "mmdet",
-                [r"backbone\.", r"(neck|(bbox|roi|rpn|mask|query)_head)\."],
-                "a detector in mmdetection's names",
-            ),
-            ("torchvision_detector", [r"backbone\.body\."], "a detector of torchvision"),
-            ("detr", [r"(bbox_embed|class_embed)\."], "a detector of DETR's kind"),
-            (
-                "mmpretrain",
-                [r"backbone\.(layers\.0\.(attn|ln1)\.|layer1\.0\.)"],
-                "a classifier or backbone in mmpretrain's names",
-            ),
-            ("clip", [r"visual\.|(\w+\.)*norm_pre\."], "a model of CLIP's kind"),
-            (
-                "sam",
-                [r"(image_encoder\.)?blocks\.0\.attn\.rel_pos_h$"],
-                "Segment Anything's encoder",
-            ),
-            (
-                "transformers",
-                [r"(\w+\.)*layers?\.0\.(attention|self_attn)\.", r"(\w+\.)*embeddings\."],
-                "a model in the names of Hugging Face transformers, which timm has under its own",
-            ),
-            (
-                "torchvision_vit",
-                [r"encoder\.layers\.encoder_layer_0\."],
-                "a ViT in torchvision's names",
-            ),
-            (
-                "dinov3",
-                [r"(\w+\.)*(storage_tokens$|rope_embed\.)"],
-                "DINOv3's {vit}, whose rotary positions no model here has",
-            ),
-            (
-                "dinov3",
-                [r"reg_token$", r"blocks\.0\.gamma_1$"],
-                "DINOv3's {vit}, whose rotary positions no model here has",
-            ),
-            (
-                "dinov2",
-                [r"(\w+\.)*blocks\.0\.(\d+\.)?ls1\.gamma$"],
-                "{vit} with the layer scale of DINOv2 or DeiT III, which no model here has",
-            ),
-            (
-                "eva",
-                [r"blocks\.0\.(attn\.(q_proj|inner_attn_ln)|mlp\.(fc1_g|w1))\."],
-                "{vit} of EVA-02, whose MLP and rotary positions no model here has",
-            ),
-            ("swinv2", [r"layers\.0\.blocks\.0\.attn\.logit_scale"], "a Swin of version 2"),
-            ("convnext", [r"(downsample_layers\.|stages\.0\.blocks\.0\.conv_dw)"], "a ConvNeXt"),
-            ("resnet", [r"layer1\.0\.conv1\.weight"], "a ResNet of torchvision or timm"),
-        )
-    ),
+    *((kind, _has(*patterns), _NOWHERE, what, _OTHER) for kind, patterns, what in _OTHERS),
     (
         "beit",
         is_beit,

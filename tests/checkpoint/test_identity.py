@@ -200,7 +200,7 @@ def test_models_of_timm_are_known(model, kind, words):
             ],
         ),
         ("clip", ["visual.transformer.resblocks.0.attn.in_proj_weight", "text_projection"]),
-        ("sam", ["image_encoder.blocks.0.attn.rel_pos_h", "prompt_encoder.not_a_point_embed"]),
+        ("sam", ["image_encoder.blocks.0.attn.rel_pos_h", "image_encoder.neck.0.weight"]),
         ("mmdet", ["backbone.layer1.0.conv1.weight", "neck.lateral_convs.0.conv.weight"]),
         ("mmdet", ["backbone.conv1.weight", "bbox_head.conv_cls.weight"]),
         ("mmseg", ["backbone.layers.0.ln1.weight", "decode_head.conv_seg.weight"]),
@@ -215,6 +215,11 @@ def test_names_of_others_are_known_and_lead_nowhere(kind, names, prefix):
     identity = identify(meta({prefix + name: (4,) for name in names}))
     assert (identity.kind, identity.keys) == (kind, ())
     assert "nothing converts it" in identity.remedy
+
+
+def test_a_vitdet_backbone_alone_is_a_vit_to_start_from():
+    names = {"blocks.0.attn.qkv.weight": (96, 32), "blocks.0.attn.rel_pos_h": (27, 16)}
+    assert identify(meta(names)).keys == (START,)
 
 
 def test_an_mpvit_classifier_starts_its_detectors():
