@@ -119,8 +119,8 @@ def _read(
         categories = _read_categories(sections["categories"], data)
         images = _read_images(sections["images"], data, allow_outside_root)
         _read_annotations(sections["annotations"], images, categories, data)
+        _look_at_crowds(data)
     data.records.sort(key=lambda record: record["image_id"])
-    _look_at_crowds(data)
     return data
 
 
