@@ -55,6 +55,8 @@ from mimdet.evaluation.results import InferenceTimer, save_results
 logger = logging.getLogger("mimdet")
 
 EPILOG = """
+Overrides may stand before, between and behind the flags.
+
 Train on 8 GPUs from a MAE checkpoint:
     python lazyconfig_train_net.py --config-file CONFIG --num-gpus 8 mae_checkpoint.path=MAE.pth
 

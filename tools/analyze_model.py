@@ -21,7 +21,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("config", help="config file")
     parser.add_argument(
-        "--size", nargs=2, type=int, default=(800, 1280), metavar=("HEIGHT", "WIDTH")
+        "--size",
+        nargs=2,
+        type=int,
+        default=(800, 1280),
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the image in pixels; default 800 1280",
     )
     parser.add_argument("--depth", type=int, default=2, help="levels of modules that are listed")
     add_overrides(parser)

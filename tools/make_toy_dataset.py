@@ -12,9 +12,12 @@ def main(argv: list[str] | None = None) -> None:
     """Read the command line and write the dataset."""
     parser = tool_parser(__doc__)
     parser.add_argument("root", help="folder to make")
-    parser.add_argument("--num-train", type=int, default=ToyDataset.num_train)
-    parser.add_argument("--num-val", type=int, default=ToyDataset.num_val)
-    parser.add_argument("--seed", type=int, default=ToyDataset.seed)
+    for flag, default, what in (
+        ("--num-train", ToyDataset.num_train, "images to train on"),
+        ("--num-val", ToyDataset.num_val, "images to evaluate on"),
+        ("--seed", ToyDataset.seed, "of the pictures"),
+    ):
+        parser.add_argument(flag, type=int, default=default, help=f"{what}; default {default}")
     args = parser.parse_intermixed_args(argv)
     spec = ToyDataset(args.num_train, args.num_val, args.seed)
     with mistakes_in_one_line(parser):

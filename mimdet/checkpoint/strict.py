@@ -107,6 +107,7 @@ class StrictCheckpointer(DetectionCheckpointer):
                     f"{name} takes the checkpoint's grid: {table.shape[1]} slots instead of "
                     f"{parameter.shape[1]}"
                 )
+                # in the same Parameter, which the optimiser holds already
                 parameter.data = table.clone()
             checkpoint["model"] = state_dict
         incompatible = super()._load_model(checkpoint)

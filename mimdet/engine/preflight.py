@@ -201,6 +201,7 @@ def _look_for_masks(cfg: DictConfig, splits: list[str], found: Findings) -> None
 def _draw_sample(loader: DictConfig, dataset: Any) -> None:
     """The first image through the mapper, so that what fails for all fails here."""
     if "mapper" in loader:
+        # a copy: mappers may change what they are given
         instantiate(loader.mapper)(copy.deepcopy(dataset[0]))
 
 

@@ -75,6 +75,7 @@ class _CpuAttention(torch.autograd.Function):
                 x.to(precise) for x in (q[b, n, c], k[b, n], v[b, n], grad[b, n, c])
             )
             q_c = q_c * D**-0.5
+            # Whole rows: softmax needs no maximum or sum kept from the forward pass.
             logits = torch.baddbmm(bias.at(b, n, c).to(precise), q_c, k_n.mT)  # (b, c, S)
             weights = logits.softmax(dim=-1)
             grad_v[b, n].baddbmm_(weights.mT, grad_c)
@@ -113,6 +114,8 @@ def _add(sums: list[Tensor], grad_logits: Tensor, bias: Bias, b: slice, n: int, 
         for axis, grad in zip((-1, -2), sums, strict=True):
             torch.sum(grid, dim=axis, out=grad[b, n, c])
     else:
+        # Many pairs of tokens share one entry of the table: the batch is summed first, as it shares
+        # all of them.
         sums[0][n].scatter_add_(0, bias.index[c].flatten(), grad_logits.sum(0).flatten())
 
 

@@ -149,6 +149,7 @@ def id_key(value: Any) -> int | str | None:
         return int(value)
     if type(value) is str and value.strip():
         text = value.strip()
+        # "007" is a name and no number; 19 digits may be more than 64 bits hold
         is_number = text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 19
         return int(text) if is_number and str(int(text)) == text else text
     return None
@@ -156,6 +157,7 @@ def id_key(value: Any) -> int | str | None:
 
 def _sound_ids(keys: list[int | str]) -> dict[int | str, int]:
     """Key -> a whole number: itself if all are, otherwise their places, from 1."""
+    # from 2^53 on, neighbours are one number to programs that read JSON numbers as float64
     if all(type(key) is int and abs(key) < 2**53 for key in keys):
         return {key: key for key in keys}
     return {key: place for place, key in enumerate(keys, start=1)}
@@ -254,6 +256,7 @@ def _read_images(
 
 
 def _side(value: Any, name: str, data: CocoData) -> int | None:
+    """A height or width in pixels that a C int holds; None, and a problem, if it is none."""
     if type(value) is int and 0 < value < 2**31:
         return value
     if type(value) is str:
@@ -280,6 +283,7 @@ def _file_name(value: Any, name: str, data: CocoData, allow_outside_root: bool) 
             kind = p.FILE_NAME_BACKSLASH
         data.problems.add(kind, name, value)
         value = value.replace("\\", "/")
+    # By its text, without following links: a link below the folder is its owner's own decision.
     leads_out = os.path.isabs(value) or os.path.normpath(value).startswith("..")
     if leads_out and not allow_outside_root and not _is_below(value, data.image_root):
         data.problems.add(p.FILE_NAME_OUTSIDE, name, value)
@@ -322,7 +326,7 @@ def _read_annotations(
             annotation["category_id"] = category
             image["annotations"].append(annotation)
             boxes += 1
-            shares += max(annotation["bbox"]) <= 1
+            shares += max(annotation["bbox"]) <= 1  # a real box is rarely below one pixel
     if shares and 2 * shares >= boxes:
         data.problems.add(p.BOX_NORMALIZED, f"{shares} of {boxes}")
 
@@ -396,6 +400,7 @@ class _Annotation:
         elif x >= self.width or y >= self.height or x + width <= 0 or y + height <= 0:
             self._found(p.BOX_OUTSIDE, box)
         else:
+            # Kept as it is: the mapper clips it, and COCO's scorer takes boxes as they are.
             right, bottom = x + width - self.width, y + height - self.height
             if max(-x, -y, right, bottom) > _MARGIN:
                 self._found(p.BOX_REACHES_OUT, box)
@@ -460,6 +465,11 @@ def _disagree(box: list[float], bounds: tuple[float, float, float, float]) -> bo
 
 
 def _look_at_crowds(data: CocoData) -> None:
+    """Find classes of crowds alone, and give crowds a mask where objects have one.
+
+    What is detected inside a crowd is not counted as wrong, and for masks "inside" is told by the
+    crowd's mask.
+    """
     for name, objects, crowds in zip(data.classes, *data.counts(), strict=True):
         if crowds and not objects:
             data.problems.add(p.ONLY_CROWDS, f"class {name}", f"{crowds} crowds")
