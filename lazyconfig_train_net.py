@@ -47,7 +47,7 @@ from mimdet.engine.job import find_job
 from mimdet.engine.launch import check_processes, launch
 from mimdet.engine.output_folder import make_output_folder
 from mimdet.engine.preflight import NO_EVALUATOR, preflight
-from mimdet.engine.resume import RecentScalars, build_train_loader, keep_seed, settle_seed
+from mimdet.engine.resume import RecentScalars, build_train_loader, settle_seed
 from mimdet.engine.trainer import build_trainer, data_parallel
 from mimdet.engine.writers import run_writers
 from mimdet.evaluation.results import InferenceTimer, save_results
@@ -115,7 +115,6 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
     model.to(cfg.train.device)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
-    keep_seed(cfg)
     train_loader = build_train_loader(cfg.dataloader.train)
 
     resuming = is_resuming(args, cfg)

@@ -18,24 +18,27 @@ _SEED_FILE = "seed.txt"
 
 
 def settle_seed(cfg: DictConfig, resume: bool) -> None:
-    """Let `train.seed` of all processes be the seed of the run.
+    """Let `train.seed` of all processes be the seed of the run, and keep it in its output folder.
 
-    Where it is negative (or absent), a resumed run takes the one that `keep_seed` has left in its
-    output folder, and a new run one that is drawn. Call it before anything random is made: with
-    the same seed, a resumed run starts as the run before did.
+    Where it is negative (or absent), a resumed run takes the one that it finds there, and a new
+    run one that is drawn. Call it before anything random is made: with the same seed, a resumed
+    run starts as the run before did.
 
     Args:
-        cfg: of the run, changed in place.
-        resume: whether the run is to go on from what is in its output folder.
+        cfg: of the run, changed in place; its output folder exists.
+        resume: whether the run is to go on from what is in the folder.
 
     Raises:
-        ValueError: if the file is not one that `keep_seed` has written.
+        ValueError: if the file in the folder holds no seed.
     """
+    path = Path(cfg.train.output_dir) / _SEED_FILE
     seed = OmegaConf.select(cfg, "train.seed")
     if seed is None or seed < 0:
-        path = Path(cfg.train.output_dir) / _SEED_FILE
         seed = _read_seed(path) if resume and path.is_file() else secrets.randbits(31)
-    OmegaConf.update(cfg, "train.seed", comm.all_gather(seed)[0], force_add=True)
+    seed = comm.all_gather(seed)[0]
+    OmegaConf.update(cfg, "train.seed", seed, force_add=True)
+    if comm.is_main_process():
+        path.write_text(f"{seed}\n", encoding="utf-8")
 
 
 def _read_seed(path: Path) -> int:
@@ -46,13 +49,6 @@ def _read_seed(path: Path) -> int:
             "number into it that the log of the run names, or set train.seed to it"
         )
     return int(text)
-
-
-def keep_seed(cfg: DictConfig) -> None:
-    """Write the seed of the run into its output folder, which exists."""
-    if comm.is_main_process():
-        path = Path(cfg.train.output_dir) / _SEED_FILE
-        path.write_text(f"{cfg.train.seed}\n", encoding="utf-8")
 
 
 def build_train_loader(config: DictConfig) -> Iterable[Any]:

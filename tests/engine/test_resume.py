@@ -15,7 +15,7 @@ from detectron2.engine import HookBase, SimpleTrainer
 from detectron2.utils import comm
 from mimdet.data.detection_loader import DetectionTrainLoader
 from mimdet.engine.hooks import RepeatableRandomness
-from mimdet.engine.resume import RecentScalars, build_train_loader, keep_seed, settle_seed
+from mimdet.engine.resume import RecentScalars, build_train_loader, settle_seed
 
 
 def config(folder, **train):
@@ -29,7 +29,6 @@ def config(folder, **train):
 def test_a_drawn_seed_is_that_of_the_resumed_run_too(train, tmp_path):
     first, resumed, anew = (config(tmp_path, **train) for _ in range(3))
     settle_seed(first, resume=False)
-    keep_seed(first)
     settle_seed(resumed, resume=True)
     settle_seed(anew, resume=False)
     assert first.train.seed == resumed.train.seed != anew.train.seed
@@ -37,7 +36,7 @@ def test_a_drawn_seed_is_that_of_the_resumed_run_too(train, tmp_path):
 
 
 def test_a_seed_of_the_config_stays_as_it_is(tmp_path):
-    keep_seed(config(tmp_path, seed=4))
+    settle_seed(config(tmp_path, seed=4), resume=False)
     cfg = config(tmp_path, seed=3)
     settle_seed(cfg, resume=True)
     assert cfg.train.seed == 3
