@@ -122,7 +122,8 @@ def resume_as_upstream(
 
 @pytest.mark.parametrize("mode", TRAINERS)
 @pytest.mark.parametrize("name", ["model_final.pth", "model_best.pth"])
-def test_upstream_resumes_from_a_file_of_every_mode(tmp_path, caplog, mode, name):
+def test_upstream_resumes_from_a_file_of_every_mode(tmp_path, monkeypatch, caplog, mode, name):
+    monkeypatch.setattr("detectron2.utils.comm.shared_random_seed", lambda: 7)  # both runs' seed
     model, trainer = trained(TRAINERS[mode], tmp_path)
     other = Loss()
     optimizer = torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9)
