@@ -17,8 +17,8 @@ Counted here: 118,563,824 parameters. The weights of the release convert: README
 from functools import partial
 
 from detectron2.config import LazyCall as L
-from detectron2.modeling import GeneralizedRCNN
 from mimdet.modeling.backbone.vitae import NormedViT
+from mimdet.modeling.meta_arch import GeneralizedRCNN
 from mimdet.modeling.normed_heads import NormedRPNHead, layer_norm_1e5
 from mimdet.solver.layer_decay import get_vit_lr_decay_rate
 from mimdet.solver.param_groups import get_fpn_model_parameters

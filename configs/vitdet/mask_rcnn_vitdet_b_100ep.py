@@ -15,8 +15,8 @@ Counted here: 110,895,792 parameters.
 from functools import partial
 
 from detectron2.config import LazyCall as L
-from detectron2.modeling import GeneralizedRCNN
 from mimdet.modeling.backbone.vitdet import ViT
+from mimdet.modeling.meta_arch import GeneralizedRCNN
 from mimdet.solver.layer_decay import get_vit_lr_decay_rate
 
 from ..common.data.coco import dataloader

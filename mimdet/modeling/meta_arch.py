@@ -1,10 +1,34 @@
-"""The R-CNN that MIMDet needs: its backbone is given the ImageList, not only the pixels."""
+"""R-CNNs: one that never crops an image, and MIMDet's, whose backbone is given the ImageList."""
 
 from torch import Tensor
 
-from detectron2.modeling import GeneralizedRCNN
+from detectron2 import modeling
 from detectron2.structures import ImageList, Instances
 from mimdet.modeling.postprocessing import lsj_postprocess
+
+
+class GeneralizedRCNN(modeling.GeneralizedRCNN):
+    """Detectron2's, but an image larger than the square its backbone asks for is refused.
+
+    Upstream Detectron2 pads a batch to the square whatever its images measure, and loses what lies
+    outside without a word.
+    """
+
+    def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
+        """Normalise the images and pad them to one size.
+
+        Raises:
+            ValueError: if an image does not fit into the square of the backbone.
+        """
+        side = self.backbone.padding_constraints.get("square_size", 0)
+        for height, width in (x["image"].shape[-2:] for x in batched_inputs):
+            if 0 < side < max(height, width):
+                raise ValueError(
+                    f"images must fit into the square they are padded to, got {height}x{width} "
+                    f"(height x width) for {side}x{side}; raise model.backbone.square_pad or "
+                    "resize the images"
+                )
+        return super().preprocess_image(batched_inputs)
 
 
 class GeneralizedRCNNImageListForward(GeneralizedRCNN):

@@ -12,7 +12,9 @@ from torch import nn
 
 from detectron2.config import instantiate
 from detectron2.layers.batch_norm import LayerNorm
+from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.structures import ImageList
 from mimdet.modeling.backbone.vitdet import SimpleFeaturePyramid, ViT
 
 CASES = load("vitdet/backbone_cases.json.gz")
@@ -295,10 +297,18 @@ def test_a_square_that_is_no_multiple_of_the_stride_stays_as_it_is():
     assert shapes == [(28, 28), (14, 14), (7, 7), (3, 3), (2, 2)]
 
 
-@pytest.mark.lite
-@pytest.mark.parametrize("sizes", [[(100, 129)], [(100, 129), (60, 60)]])
-def test_an_image_larger_than_the_square_is_refused_instead_of_cropped(sizes):
-    model = tiny_detector(load("vitdet/detector_cases.json.gz")["mask_rcnn"])
+def crop_to_the_square(detector: GeneralizedRCNN, batched_inputs: list[dict]) -> ImageList:
+    """What upstream's GeneralizedRCNN does with images that are too large."""
+    side = detector.backbone.padding_constraints["square_size"]
+    cropped = [x["image"].float()[:, :side, :side] for x in batched_inputs]
+    return ImageList.from_tensors(cropped, 0, 0.0, detector.backbone.padding_constraints)
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "cascade"])
+@pytest.mark.parametrize("sizes", [[(100, 129)], [(60, 60), (100, 129)]])
+def test_an_image_larger_than_the_square_is_refused_instead_of_cropped(monkeypatch, name, sizes):
+    model = tiny_detector(load("vitdet/detector_cases.json.gz")[name])
+    monkeypatch.setattr(GeneralizedRCNN, "preprocess_image", crop_to_the_square)
     message = r"must fit into the square .* 100x129 .* for 128x128; raise .*square_pad"
     with pytest.raises(ValueError, match=message):
         model([{"image": image(i, *size)} for i, size in enumerate(sizes)])
