@@ -17,11 +17,14 @@ def identify_detector(names: Names) -> tuple[str, str, str] | None:
         names: the state dict, without prefixes of wrapping modules.
 
     Returns:
-        None if this is no detector in Detectron2's names.
+        None if this is no detector in Detectron2's names, or not the whole of one.
     """
     for kind, pattern, tell in _RULES:
         if any(re.match(pattern, name) for name in names):
-            what, config = tell(names)
+            try:
+                what, config = tell(names)
+            except KeyError:  # part of a detector, without the names that tell its size
+                return None
             remedy = f"use {config} with train.init_checkpoint=FILE"
             return kind, f"{what}, {_classes(names)}", remedy
     return None

@@ -227,6 +227,20 @@ def test_an_mpvit_classifier_starts_its_detectors():
     assert (identity.kind, identity.keys) == ("mpvit_classification", (WHOLE,))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "backbone.net.layers.0.RC.attn.qkv.weight",
+        "backbone.bottom_up.encoder.blocks.0.attn.qkv.weight",
+        "backbone.simfp_2.0.weight",
+        "backbone.bottom_up.blocks.0.attn.qkv.weight",
+        "backbone.bottom_up.model.layers.0.blocks.0.attn.qkv.weight",
+    ],
+)
+def test_of_part_of_a_detector_no_config_is_named(name):
+    assert "configs/" not in identify(meta({name: [96, 32]})).remedy
+
+
 def test_of_unknown_names_the_first_are_shown_with_the_way_out():
     identity = identify(meta({"a": (1,), "b": (1,), "c": (1,), "d": (1,)}))
     assert identity.what == "of no system that is known here (4 tensors: a, b, c, ...)"
