@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two co
 import pytest  # noqa: E402
 import torch  # noqa: E402  after the setting that it reads
 import toy_runs  # noqa: E402
+from ranks import as_rank  # noqa: E402, F401
 from upstream import (  # noqa: E402
     pytest_collection_modifyitems,  # noqa: F401
     pytest_configure,  # noqa: F401

@@ -19,7 +19,6 @@ from detectron2.data import (
 )
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import InferenceSampler, TrainingSampler
-from detectron2.utils import comm
 
 pytestmark = [
     # torch advises against more workers than cores, Python against forking with threads
@@ -227,9 +226,8 @@ def test_default_sampler_is_endless_and_shuffled():
         assert sorted(batch) == [0, 1, 2, 3, 4]
 
 
-def test_batch_is_shared_among_ranks(monkeypatch, log):
-    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
-    monkeypatch.setattr(comm, "get_rank", lambda: 1)
+def test_batch_is_shared_among_ranks(as_rank, log):
+    as_rank(1, 2)
     make = lambda total: build_detection_train_loader(  # noqa: E731
         records(6),
         mapper=None,
@@ -244,8 +242,8 @@ def test_batch_is_shared_among_ranks(monkeypatch, log):
             make(total)
 
 
-def test_batch_size_may_be_given_per_rank(monkeypatch):
-    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+def test_batch_size_may_be_given_per_rank(as_rank):
+    as_rank(0, 2)
     arguments = {"mapper": None, "aspect_ratio_grouping": False, "single_gpu_batch_size": 3}
     arguments["sampler"] = TrainingSampler(6, seed=0)
     loader = build_detection_train_loader(records(6), total_batch_size=None, **arguments)
@@ -257,10 +255,9 @@ def test_batch_size_may_be_given_per_rank(monkeypatch):
 @pytest.mark.lite
 @pytest.mark.parametrize("num_workers, world_size", [(0, 1), (0, 2), (2, 1)])
 def test_resumed_loader_goes_on_with_the_batches_of_the_uninterrupted_one(
-    monkeypatch, num_workers, world_size
+    as_rank, num_workers, world_size
 ):
-    monkeypatch.setattr(comm, "get_world_size", lambda: world_size)
-    monkeypatch.setattr(comm, "get_rank", lambda: world_size - 1)
+    as_rank(world_size - 1, world_size)
 
     def make():
         return build_detection_train_loader(
@@ -414,10 +411,9 @@ def test_test_loader_gives_every_image_once():
     assert all(record["mapped"] for batch in batches for record in batch)
 
 
-def test_test_loader_has_the_length_of_its_rank(monkeypatch):
-    monkeypatch.setattr(comm, "get_world_size", lambda: 3)
+def test_test_loader_has_the_length_of_its_rank(as_rank):
     for rank, expected in enumerate([[[0], [1]], [[2], [3]], [[4]]]):
-        monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
+        as_rank(rank, 3)
         loader = build_detection_test_loader(records(5), mapper=None)
         assert len(loader) == len(expected) and image_ids(loader) == expected
 
@@ -437,9 +433,8 @@ def test_test_loader_takes_a_sampler_a_collate_function_or_an_iterable():
         build_detection_test_loader(Counting(), mapper=None, sampler=InferenceSampler(2))
 
 
-def test_rank_without_images_gets_no_batch(monkeypatch):
-    monkeypatch.setattr(comm, "get_world_size", lambda: 3)
-    monkeypatch.setattr(comm, "get_rank", lambda: 2)
+def test_rank_without_images_gets_no_batch(as_rank):
+    as_rank(2, 3)
     loader = build_detection_test_loader(records(2), mapper=lambda record: record, num_workers=1)
     assert len(loader) == 0 and [list(loader), list(loader)] == [[], []]
 

@@ -15,15 +15,6 @@ from detectron2.utils import comm
 EXPECTED = golden_data.load("samplers")[1]
 
 
-@pytest.fixture
-def as_rank(monkeypatch):
-    def as_rank(rank: int, world_size: int) -> None:
-        monkeypatch.setattr(comm, "get_rank", lambda: rank)
-        monkeypatch.setattr(comm, "get_world_size", lambda: world_size)
-
-    return as_rank
-
-
 def first(sampler, n: int) -> list[int]:
     return [int(i) for i in itertools.islice(sampler, n)]
 

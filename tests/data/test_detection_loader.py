@@ -11,7 +11,6 @@ from torch.utils.data import Dataset, IterableDataset
 
 from detectron2.data import build_detection_train_loader
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
-from detectron2.utils import comm
 from mimdet.data.copy_paste import RandomPairs
 from mimdet.data.detection_loader import DetectionTrainLoader, build_repeatable_train_loader
 
@@ -43,17 +42,6 @@ def take(batches, number: int) -> list[list[dict]]:
 
 def ids(batches) -> list[list[int]]:
     return [[sample["image_id"] for sample in batch] for batch in batches]
-
-
-@pytest.fixture
-def as_rank(monkeypatch):
-    """Lets the process be one of several."""
-
-    def become(rank: int, processes: int) -> None:
-        monkeypatch.setattr(comm, "get_rank", lambda: rank)
-        monkeypatch.setattr(comm, "get_world_size", lambda: processes)
-
-    return become
 
 
 # --- The stream -----------------------------------------------------------------------------------

@@ -60,13 +60,12 @@ def test_another_seed_gives_other_batches():
     assert names(take(other, 1)[0]) != names(take(loader(), 1)[0])
 
 
-def test_two_processes_share_the_batches_of_one(monkeypatch):
+def test_two_processes_share_the_batches_of_one(monkeypatch, as_rank):
     expected = take(loader(), 3)
     shares = []
-    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
     monkeypatch.setattr(comm, "shared_random_seed", lambda: 0)
     for rank in range(2):
-        monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
+        as_rank(rank, 2)
         shares.append(take(loader(), 3))
     joined = [
         [s for pair in zip(*ranks, strict=True) for s in pair]
