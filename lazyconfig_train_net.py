@@ -123,7 +123,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
 
     ema_decay = OmegaConf.select(cfg, "train.ema.decay")
     ema = EMA(model, ema_decay) if ema_decay is not None else None
-    loss_normalizer = LossNormalizer(model)
+    loss_normalizer = LossNormalizer(model, cfg.train.checkpointer.period)
     model = data_parallel(model, **cfg.train.ddp)
     trainer = build_trainer(
         model,

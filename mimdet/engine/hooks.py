@@ -140,26 +140,46 @@ class LossNormalizer(HookBase):
 
     RetinaNet divides its losses by an average over past batches, which is no weight: fine-tuning
     starts with the initial value, and a resumed run goes on with this hook's. In distributed
-    training every process has its own; all go on with that of the main process.
+    training every process has its own. A checkpoint out of turn holds that of the main process
+    alone, as does one for another number of processes: then all go on with it.
 
     Args:
         model: the model in training, without the wrapper of distributed training.
+        period: iterations from one checkpoint to the next.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, period: int):
         self._model = model
+        self._period = period
+        self._of_ranks: list[dict[str, float]] = []
+        self._gathered_in = -1
 
-    def state_dict(self) -> dict[str, float]:
-        """The value of each part of the model that has one, by the name of the part."""
+    def after_step(self) -> None:
+        """Exchange the values before a checkpoint, which the main process writes on its own."""
+        done = self.trainer.iter + 1
+        is_due = done % self._period == 0 or done == self.trainer.max_iter
+        if is_due and comm.get_world_size() > 1 and (own := self._own()):
+            self._of_ranks, self._gathered_in = comm.all_gather(own), self.trainer.iter
+
+    def _own(self) -> dict[str, float]:
         return {
             name: module.loss_normalizer
             for name, module in self._model.named_modules()
             if hasattr(module, "loss_normalizer")  # upstream's RetinaNet only after a batch
         }
 
-    def load_state_dict(self, state_dict: Mapping[str, float]) -> None:
+    def state_dict(self) -> dict[str, float | list[float]]:
+        """The value of each part of the model that has one, by its name; or those of all ranks."""
+        if self._of_ranks and self._gathered_in == self.trainer.iter:
+            return {name: [of[name] for of in self._of_ranks] for name in self._of_ranks[0]}
+        return self._own()
+
+    def load_state_dict(self, state_dict: Mapping[str, float | list[float]]) -> None:
         """Restore the values."""
         for name, value in state_dict.items():
+            if isinstance(value, list):
+                is_same_job = len(value) == comm.get_world_size()
+                value = value[comm.get_rank() if is_same_job else 0]
             self._model.get_submodule(name).loss_normalizer = value
 
 

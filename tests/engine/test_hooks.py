@@ -2,6 +2,7 @@
 
 import logging
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer
+from detectron2.utils import comm
 from mimdet.engine.hooks import (
     EMA,
     GradientClipping,
@@ -178,20 +180,38 @@ class Normalised(Noisy):
 @pytest.mark.parametrize("wrap", [lambda model: model, nn.Sequential])
 def test_a_resumed_run_goes_on_with_the_loss_normaliser_and_weights_alone_do_not(wrap):
     model, other = wrap(Normalised()), wrap(Normalised())
-    first = trainer_of(LossNormalizer(model), model=model)
+    first = trainer_of(LossNormalizer(model, 2), model=model)
     first.train(0, 2)
     (value,) = first.state_dict()["hooks"]["LossNormalizer"].values()
     assert value == pytest.approx(0.9 * (0.9 * 100 + 0.1) + 0.1)
     other.load_state_dict(model.state_dict())
-    hook = LossNormalizer(other)
+    hook = LossNormalizer(other, 2)
     assert set(hook.state_dict().values()) == {100.0}
     trainer_of(hook, model=other).load_state_dict(first.state_dict())
     assert set(hook.state_dict().values()) == {value}
 
 
+def test_each_rank_goes_on_with_its_own_loss_normaliser(monkeypatch):
+    monkeypatch.setattr(comm, "all_gather", lambda own: [own, {"": own[""] + 100}])
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    model = Noisy()
+    hook, states = LossNormalizer(model, 2), []
+    for iteration in range(5):
+        model.loss_normalizer = iteration
+        hook.trainer = SimpleNamespace(iter=iteration, max_iter=5)
+        hook.after_step()
+        states.append(hook.state_dict()[""])
+    assert states == [0, [1, 101], 2, [3, 103], [4, 104]]
+    for rank, processes, expected in ((0, 2, 3), (1, 2, 103), (1, 4, 3)):
+        monkeypatch.setattr(comm, "get_world_size", lambda n=processes: n)
+        monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
+        hook.load_state_dict({"": states[3]})
+        assert model.loss_normalizer == expected
+
+
 def test_a_model_without_a_loss_normaliser_has_nothing_in_the_checkpoint():
     model = Noisy()
-    assert "hooks" not in trainer_of(LossNormalizer(model), model=model).state_dict()
+    assert "hooks" not in trainer_of(LossNormalizer(model, 2), model=model).state_dict()
 
 
 # --- Speed ----------------------------------------------------------------------------------------
