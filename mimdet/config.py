@@ -12,8 +12,11 @@ from typing import Any, TextIO
 import cloudpickle
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from detectron2.config import LazyConfig
+
+AUTO = "auto"  # a number of classes that follows from the training data
 
 # Keys of released configs that are none any more, by their last part, and what stands for them.
 _GONE = {
@@ -27,12 +30,22 @@ _MOVED = {
     for name, module in (("TimmBackbone", "timm_backbone"), ("PaddedSwin", "swin"))
 }
 
+# What a value of the config says about the one that replaces it. Other types, lists among them, say
+# nothing: many of Detectron2's keys take one value or several.
+_WANTED = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    dict: "a dict, as {key:value}",
+}
+
 _PYTHON_TAG = "tag:yaml.org,2002:python/"
 _TRUSTED = ("mimdet", "detectron2", "torch", "torchvision", "fvcore", "timm")
 
 
 def load_config(path: str, overrides: Sequence[str]) -> DictConfig:
-    """Load a config file and apply `overrides` as `apply_overrides` does.
+    """Load a config file, give it the key `preflight`, and apply `overrides` to it.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -48,6 +61,8 @@ def load_config(path: str, overrides: Sequence[str]) -> DictConfig:
     cfg = LazyConfig.load(path)
     if former := _former_parts(cfg):
         raise ValueError(f"{path} is a config of an earlier version: {'; '.join(former)}")
+    if "preflight" not in cfg:
+        cfg.preflight = True  # a key of every run, for `preflight=False`
     cfg = apply_overrides(cfg, overrides)
     _require_use_of_mae_file(cfg, path)
     return cfg
@@ -158,7 +173,8 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Raises:
         KeyError: if an override without ``+`` names a key that `cfg` does not have; the message
             gives the nearest existing one. Also if ``+`` leads through a value that is no config.
-        ValueError: if an override is outside the grammar, or a sweep over several values.
+        ValueError: if an override is outside the grammar, a sweep over several values, or has a
+            value of another type than the config's; ``++key=value`` sets that all the same.
         NotImplementedError: for a deletion, ``~key``.
     """
     for text in overrides:
@@ -169,8 +185,48 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         else:
             for changed in _keys(key, value):
                 _require_key(cfg, changed, text)
+            value = _of_same_type(cfg, key, value, override.input_line.partition("=")[2])
         OmegaConf.update(cfg, key, value, merge=True)
     return cfg
+
+
+def _of_same_type(cfg: DictConfig, key: str, value: Any, written: str | None) -> Any:
+    """`value` as the type that the config has at `key`: 1e3 is 1000 for a whole number.
+
+    Args:
+        cfg: the config.
+        key: that is set.
+        value: as the grammar reads it, where 20240101 is a number and no name of a folder.
+        written: as the user wrote it; None inside of a dict, where that is not known any more.
+    """
+    wanted = _type_at(cfg, key)
+    if isinstance(value, Mapping) and wanted is dict:
+        return {k: _of_same_type(cfg, f"{key}.{k}", v, None) for k, v in value.items()}
+    if wanted is None or value is None or isinstance(value, list) or type(value) is wanted:
+        return value
+    if isinstance(value, str) and (
+        "${" in value or (key.endswith("num_classes") and value == AUTO)
+    ):
+        return value  # known only later
+    if wanted is str and written and not isinstance(value, Mapping):
+        return written.strip()
+    if wanted is float and type(value) is int:
+        return float(value)
+    if wanted is int and type(value) is float and value.is_integer():
+        return int(value)
+    raise ValueError(
+        f"{key} must be {_WANTED[wanted]}, got {value!r}; write ++{key}=... to set it all the same"
+    )
+
+
+def _type_at(cfg: DictConfig, key: str) -> type | None:
+    """The type of the config's value, of those in `_WANTED`; None where it leaves that open."""
+    try:
+        value = OmegaConf.select(cfg, key)
+    except InterpolationResolutionError:  # it leads nowhere, and is being replaced
+        return None
+    kind = dict if isinstance(value, DictConfig) else type(value)
+    return kind if kind in _WANTED else None
 
 
 def key_behind(cfg: DictConfig, key: str) -> str:
@@ -192,7 +248,7 @@ def _parse(text: str) -> Any:
     from hydra.errors import HydraException
 
     try:
-        override = OverridesParser.create().parse_override(text)
+        override = OverridesParser.create().parse_override(_in_grammar(text))
     except HydraException as e:
         raise ValueError(
             f"an override must be key=value, got {text!r} ({e}); a value with = or ? in it needs "
@@ -206,6 +262,15 @@ def _parse(text: str) -> Any:
             "write a list as key=[1,2], or quote the value"
         )
     return override
+
+
+def _in_grammar(text: str) -> str:
+    """An override with what hydra's grammar lacks: letters beyond ASCII, and places as ``[0]``."""
+    key, equals, value = text.partition("=")
+    key = re.sub(r"\[(\d+)\]", r".\1", key)
+    if not value.isascii() and not re.search(r"""['"\[{(,\\]""", value):
+        value = f"'{value}'"
+    return f"{key}{equals}{value}"
 
 
 def _require_parents(cfg: DictConfig, key: str) -> None:

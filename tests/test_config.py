@@ -54,6 +54,88 @@ def test_existing_key_is_set_without_a_warning(cfg, text, key, value, caplog):
     assert not caplog.records
 
 
+@pytest.fixture
+def typed():
+    """A value of every type that a config can ask for."""
+    values = {"flag": True, "count": 3, "rate": 0.5, "folder": "output", "names": "${.folder}"}
+    return OmegaConf.create({**values, "free": None, "sizes": [1, 2], "amp": {"count": 1}})
+
+
+@pytest.mark.parametrize(
+    "text, key, value",
+    [
+        ("folder=20240101", "folder", "20240101"),
+        ("folder=007", "folder", "007"),
+        ("folder=1e3", "folder", "1e3"),
+        ("folder=true", "folder", "true"),
+        ("folder=1.10", "folder", "1.10"),
+        ("folder=nan", "folder", "nan"),
+        ("folder=größe/日本", "folder", "größe/日本"),
+        ("folder=läuft gut", "folder", "läuft gut"),
+        ("folder='größe, neu'", "folder", "größe, neu"),
+        ("names=20240101", "names", "20240101"),  # the type is that of what it leads to
+        ("folder=null", "folder", None),
+        ("count=1e3", "count", 1000),
+        ("count=2.0", "count", 2),
+        ("rate=1", "rate", 1.0),
+        ("rate=1e-4", "rate", 1e-4),
+        ("flag=False", "flag", False),
+        ("free=20240101", "free", 20240101),
+        ("free=1.5", "free", 1.5),
+        ("sizes=7", "sizes", 7),  # one value or several
+        ("count=[1,2]", "count", [1, 2]),
+        ("sizes[1]=7", "sizes.1", 7),
+        ("sizes[1]=2.0", "sizes.1", 2),
+        ("amp={count:1e3}", "amp.count", 1000),
+        ("count=${sizes.1}", "count", 2),
+        ("++count=text", "count", "text"),
+    ],
+)
+def test_a_value_takes_the_type_that_the_config_has(typed, text, key, value):
+    apply_overrides(typed, [text])
+    found = OmegaConf.select(typed, key)
+    assert found == value and type(found) in (type(value), type(typed.sizes))
+
+
+@pytest.mark.parametrize("value", ["text", "1.5", "true", "inf", "nan", "'3'", "auto"])
+def test_a_whole_number_stays_one(typed, value):
+    with pytest.raises(ValueError, match=r"^count must be a whole number, got .*; write \+\+count"):
+        apply_overrides(typed, [f"count={value}"])
+    assert typed.count == 3
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("flag=1", "flag must be true or false, got 1;"),
+        ("flag=0", "flag must be true or false, got 0;"),
+        ("flag=yes", "flag must be true or false, got 'yes';"),
+        ("rate=false", "rate must be a number, got False;"),
+        ("rate=1e-", "rate must be a number, got '1e-';"),
+        ("folder={a:1}", "there is no 'folder.a'"),
+        ("amp=true", "amp must be a dict, as {key:value}, got True;"),
+        ("amp={count:many}", "amp.count must be a whole number, got 'many';"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_key_value_and_what_is_wanted(typed, text, message):
+    before = OmegaConf.to_container(typed)
+    with pytest.raises((ValueError, KeyError)) as e:
+        apply_overrides(typed, [text])
+    assert message in e.value.args[0]
+    assert OmegaConf.to_container(typed) == before
+
+
+def test_text_inside_of_a_dict_must_be_quoted(typed):
+    config = OmegaConf.create({"train": typed})
+    with pytest.raises(ValueError, match=r"train.folder must be text, got 2024;"):
+        apply_overrides(config, ["train={folder:2024}"])
+
+
+def test_a_number_of_classes_can_be_left_to_the_data():
+    config = OmegaConf.create({"num_classes": 80})
+    assert apply_overrides(config, ["num_classes=auto"]).num_classes == "auto"
+
+
 def test_dict_value_is_merged_into_what_is_there(cfg):
     apply_overrides(cfg, ["train={max_iter:2}"])
     assert cfg.train == {"max_iter": 2, "amp": {"enabled": False}, "path": None}
@@ -179,6 +261,12 @@ def test_a_config_of_an_earlier_version_is_refused_with_what_to_write(tmp_path):
 def test_a_key_of_another_package_that_is_called_like_a_former_one_of_ours_stays(tmp_path):
     model = {"_target_": "timm.create_model", "pretrained": False}
     assert load_config(_saved(tmp_path, {"model": model}), []).model.pretrained is False
+
+
+def test_every_config_has_the_switch_of_preflight(tmp_path):
+    path = _saved(tmp_path, {"train": {}})
+    assert load_config(path, []).preflight is True
+    assert load_config(path, ["preflight=False"]).preflight is False
 
 
 def test_a_mae_file_that_no_part_of_the_model_starts_from_is_refused(tmp_path):

@@ -7,8 +7,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
-
-AUTO = "auto"
+from mimdet.config import AUTO
 
 
 def follow_data(cfg: DictConfig) -> None:
