@@ -100,6 +100,7 @@ def preflight(
             found.errors.append(NO_EVALUATOR)
     else:
         _divide_batch(cfg, processes, found)
+        _check_seed(cfg, found)
         _tell_plan(cfg, datasets.get("train"), found)
     return found
 
@@ -222,6 +223,14 @@ def _positive(cfg: DictConfig, key: str, found: Findings) -> int | None:
         return value
     found.errors.append(f"{key} must be a whole number from 1, got {value!r}")
     return None
+
+
+def _check_seed(cfg: DictConfig, found: Findings) -> None:
+    seed = OmegaConf.select(cfg, "train.seed")
+    if seed is not None and type(seed) is not int:
+        found.errors.append(
+            f"train.seed must be a whole number, or below 0 for one that is drawn, got {seed!r}"
+        )
 
 
 def _tell_plan(cfg: DictConfig, dataset: Any, found: Findings) -> None:

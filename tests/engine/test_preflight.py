@@ -161,6 +161,7 @@ def test_the_batch_is_divided_by_processes_and_pieces(config, processes, steps):
         ("train.accumulation_steps", "two", "a whole number from 1, got 'two'"),
         ("dataloader.train.total_batch_size", "0", "a whole number from 1, got 0"),
         ("optimizer.lr", "fast", "a number, got 'fast'"),
+        ("train.seed", "1.5", "a whole number, or below 0 for one that is drawn, got 1.5"),
     ],
 )
 def test_numbers_that_are_none_are_told_with_their_key(config, key, value, must):
