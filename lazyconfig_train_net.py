@@ -243,7 +243,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def check(args: argparse.Namespace) -> None:
     """Compare config, data and files, and end with exit code 2 if they contradict each other.
 
-    On each machine its first process does it; ``+preflight=False`` leaves it out.
+    On each machine its first process does it; ``preflight=False`` leaves it out.
     """
     cfg = args.config.unpack()
     job = find_job(os.environ, args.num_machines)
