@@ -29,6 +29,7 @@ from detectron2.engine import (
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from mimdet.checkpoint.average import averaged_weights, check_choice
 from mimdet.checkpoint.evaluated import EvaluatedWeights, load_for_evaluation
 from mimdet.checkpoint.start import load_starting_weights
 from mimdet.checkpoint.strict import StrictCheckpointer
@@ -159,7 +160,11 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
             hooks.EvalHook(cfg.train.eval_period, evaluate),
         ]
     )
-    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+    rest = checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+    if not resuming and averaged_weights(rest) is not None:
+        logger.info(
+            f"The raw weights of {cfg.train.init_checkpoint} are taken, not their average (EMA)"
+        )
     if comm.is_main_process():
         # After loading, because it opens files. Last, so that an evaluation's numbers are on the
         # line of their iteration.
@@ -192,6 +197,7 @@ def build_checkpointer(cfg: DictConfig, model: nn.Module, **checkpointables) -> 
 
 def main(args: argparse.Namespace) -> None:
     """Run one process of the job, with the arguments of `parse_args`."""
+    end_if_refused(args)
     cfg = args.config.unpack()
     follow_data(cfg)
     if comm.is_main_process():
@@ -234,16 +240,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     with mistakes_in_one_line(parser):
         check_processes(args, default_url=parser.get_default("dist_url"))
         cfg = load_config(args.config_file, args.opts)
+        check_choice(cfg.train.get("eval_weights"))
     if args.eval_only and not cfg.train.init_checkpoint:
         parser.error("--eval-only needs the weights to evaluate: train.init_checkpoint=MODEL.pth")
     args.config = PackedConfig(cfg)
+    args.is_refused = False
     return args
 
 
 def check(args: argparse.Namespace) -> None:
     """Compare config, data and files, and end with exit code 2 if they contradict each other.
 
-    On each machine its first process does it; ``preflight=False`` leaves it out.
+    On each machine its first process does it; ``preflight=False`` leaves it out. A process of
+    several goes on as `args.is_refused`, so that `main` ends the others too.
     """
     cfg = args.config.unpack()
     job = find_job(os.environ, args.num_machines)
@@ -255,8 +264,24 @@ def check(args: argparse.Namespace) -> None:
     for kind, lines in (("", found.plan), ("warning: ", found.warnings), ("error: ", found.errors)):
         for line in lines:
             print(f"preflight: {kind}{line}", file=sys.stderr if kind else sys.stdout, flush=True)
-    if found.errors:
+    if found.errors and job is None and args.num_machines == 1:
         raise SystemExit(2)
+    args.is_refused = bool(found.errors)
+
+
+def end_if_refused(args: argparse.Namespace) -> None:
+    """End all processes of the job, with exit code 2, if `check` has found errors in one of them.
+
+    If that one ended alone, the others would wait for it: on another machine nobody stops them.
+    """
+    refused = [
+        rank for rank, is_refused in enumerate(comm.all_gather(args.is_refused)) if is_refused
+    ]
+    if not refused:
+        return
+    if comm.get_local_rank() == 0 and not args.is_refused:
+        print(f"preflight: error: see the output of rank {refused[0]}", file=sys.stderr, flush=True)
+    raise SystemExit(2)
 
 
 if __name__ == "__main__":

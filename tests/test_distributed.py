@@ -217,3 +217,26 @@ def test_torchrun_starts_a_killed_run_again_and_it_resumes(toy_root, tmp_path, m
     assert starts == ["0", "2"]
     assert last_iterations(tmp_path) == [0, 1, 2, 3]
     assert torch.load(tmp_path / "model_final.pth", weights_only=True)["iteration"] == 3
+
+
+@pytest.mark.parametrize("starter", ["srun", "flags"])
+def test_what_one_machine_refuses_ends_all_of_them(starter, toy_root, tmp_path):
+    """Only the second machine lacks the data."""
+    port = free_port()
+    ends = []
+    for rank, root in enumerate((toy_root, tmp_path / "absent")):
+        overrides = (*TINY, f"toy.root={root}", f"train.output_dir={tmp_path / 'output'}")
+        if starter == "srun":
+            slurm = {"STEP_ID": 0, "PROCID": rank, "LOCALID": 0, "NTASKS": 2, "NNODES": 2}
+            variables = [f"SLURM_{name}={value}" for name, value in slurm.items()]
+            meeting = ["MASTER_ADDR=127.0.0.1", f"MASTER_PORT={port}"]
+            ends.append(["env", *variables, *meeting, *command(*overrides)])
+        else:
+            flags = ["--num-machines", "2", "--node_rank", str(rank)]
+            flags += ["--master_addr", "127.0.0.1", "--master_port", str(port)]
+            ends.append(command(*flags, *overrides))
+    (first, first_log), (second, second_log) = output_of(*ends, timeout=100)
+    assert first and second, first_log + second_log
+    assert "preflight: error: see the output of rank 1" in first_log
+    assert "preflight: error: " in second_log and "absent" in second_log
+    assert not (tmp_path / "output").exists()

@@ -231,6 +231,12 @@ def test_the_ap_of_a_training_with_ema_is_that_of_evaluating_its_file(
         assert averaged[task]["AP"] > 0
     assert predictions != raw_predictions
 
+    again = tmp_path / "again"
+    folders[1] = f"train.output_dir={again}"
+    train_net(*TINY, *folders, weights, "train.max_iter=1", "train.eval_period=0")
+    said = f"The raw weights of {output / 'model_final.pth'} are taken, not their average (EMA)"
+    assert said in (again / "log.txt").read_text()
+
 
 def test_what_a_training_may_lack_an_evaluation_may_not(evaluate):
     allowed = "train.allow_missing=['*']"

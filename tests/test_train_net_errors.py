@@ -72,6 +72,7 @@ def test_a_typo_in_an_override_gives_the_nearest_key_before_anything_is_written(
     [
         ("train.max_iter", r"must be key=value, got 'train\.max_iter'"),
         ("train.init_checkpoint=a=b.pth", r"must be key=value, .* with = .* needs quotes"),
+        ("train.eval_weights=mean", r"train\.eval_weights must be one of .*, got 'mean'"),
         ("train.max_iter=1,2", r"'train\.max_iter=1,2' is a sweep .* write a list as key=\[1,2\]"),
         ("~train.seed", r"'~train\.seed' deletes a key, which is not supported"),
         (

@@ -24,6 +24,19 @@ def averaged_weights(checkpoint: Any) -> Mapping[str, Tensor] | None:
     return found or None
 
 
+def check_choice(choice: str | None) -> None:
+    """Refuse a ``train.eval_weights`` that is neither of `CHOICES` nor None.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    if choice is not None and choice not in CHOICES:
+        raise ValueError(
+            f"train.eval_weights must be one of {CHOICES}, or None for the average where the file "
+            f"has one, got {choice!r}"
+        )
+
+
 def choose_weights(checkpoint: Any, choice: str | None, path: str) -> str:
     """Which of `CHOICES` is taken from a checkpoint.
 

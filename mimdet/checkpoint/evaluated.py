@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from mimdet.checkpoint.average import CHOICES, averaged_weights, choose_weights
+from mimdet.checkpoint.average import averaged_weights, check_choice, choose_weights
 from mimdet.checkpoint.strict import StrictCheckpointer
 
 logger = logging.getLogger(__name__)
@@ -50,11 +50,7 @@ def load_for_evaluation(
         ValueError: if the file does not fit the model or has no average where "ema" is asked for,
             or `weights` is another word.
     """
-    if weights is not None and weights not in CHOICES:
-        raise ValueError(
-            f"train.eval_weights must be one of {CHOICES}, or None for the average where the file "
-            f"has one, got {weights!r}"
-        )
+    check_choice(weights)
     checkpointer = _EvaluationCheckpointer(model, weights, allow_unexpected)
     rest = checkpointer.load(path)
     return EvaluatedWeights(checkpointer.kind, path, rest.get("iteration"))
