@@ -13,6 +13,28 @@ from mimdet.data.coco.problems import BYTE_ORDER_MARK, Problems
 _SECTIONS = ("images", "annotations", "categories")
 _BOM = b"\xef\xbb\xbf"
 
+# How files begin that are given in place of JSON, and what is said of them.
+_OTHER_FILES = {
+    rb"\xff\xfe\0\0|\0\0\xfe\xff": "it is UTF-32; save it as UTF-8",
+    rb"\xff\xfe|\xfe\xff|\s*[{\[]\0|\0[{\[]": "it is UTF-16; save it as UTF-8",
+    rb"\x1f\x8b|PK\x03\x04|BZh|\xfd7zXZ|7z\xbc\xaf": "it is a compressed archive; unpack it",
+    rb"version https://git-lfs": "it is a pointer of Git LFS; fetch the file itself (git lfs pull)",
+    rb"(?i)\s*<(!doctype html|html|head|body)": "it is a web page; fetch the file itself",
+    rb"\s*<": "it is XML (Pascal VOC, CVAT); export it as COCO",
+    rb"\s*\d+( +-?[\d.]+(e-?\d+)?){4,}\s*(\n|$)": "it is a label file of YOLO; convert all to COCO",
+    rb"[^{\[\n]*,[^{\[\n]*,[^\n]*\n": "it is a table (CSV); export it as COCO",
+    rb"\s*[\w-]+:(\s|$)": "it is YAML; give the annotations themselves",
+}
+
+# Keys of an entry of a list that other tools write, and whose it is.
+_LISTS = {
+    ("image_id", "score"): "of detections (COCO results); give the annotations they belong to",
+    ("image", "annotations"): "of images (CreateML); export it as COCO",
+    ("data", "annotations"): "of tasks (Label Studio); export it there as COCO",
+    ("name", "labels"): "of frames (BDD100K, Scalabel); convert it to COCO",
+    ("images", "annotations"): "of datasets; give one of them alone",
+}
+
 
 def read_sections(json_file: str | os.PathLike, found: Problems) -> dict[str, list[Any]]:
     """Read the images, annotations and categories of a file in COCO format.
@@ -72,16 +94,17 @@ def _parse(text: bytes, json_file: str | os.PathLike) -> Any:
 def _why_no_json(text: bytes, error: Exception) -> str:
     if not text.strip():
         return "it is empty; fetch it again"
-    if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return "it is UTF-16; save it as UTF-8"
-    if text.lstrip()[:1] == b"<":
-        return "it is a web page; fetch the file itself"
+    for pattern, what in _OTHER_FILES.items():
+        if re.match(pattern, text[:1000]):
+            return what
     if _is_json_lines(text):
         return "it has one object per line (JSON lines); export it as one COCO object"
     if number := re.search(rb"[:,\[]\s*(-?(?:NaN|Infinity))\b", text):
         return f"{number[1].decode()} is no number of JSON; write finite numbers"
     if "truncated" in str(error):
         return "it ends too early; it was cut short, fetch it again"
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is no UTF-8 ({error}); save it as UTF-8"
     return f"{error}; export it again"
 
 
@@ -97,8 +120,9 @@ def _what_else(content: Any) -> str:
     """What a JSON file that is not COCO's most likely is, and the way out."""
     if isinstance(content, list):
         first = content[0] if content and isinstance(content[0], dict) else {}
-        if {"image_id", "category_id", "score"} <= first.keys():
-            return "a list of detections (COCO results); give the annotations they belong to"
+        for keys, whose in _LISTS.items():
+            if first.keys() >= {*keys}:
+                return f"a list {whose}"
         return "a list; an object with images, annotations and categories is needed"
     if not isinstance(content, dict):
         return f"a {type(content).__name__}; an object with images, annotations is needed"

@@ -49,6 +49,8 @@ BYTE_ORDER_MARK = Kind(
     _F, "the file begins with a byte order mark", "read without it; other programs refuse it"
 )
 
+EMPTY_LIST = Kind(_R, "lists that must have entries have none", "export the file again")
+
 # Images.
 IMAGE_ENTRY = Kind(_R, "images are no JSON object", "write each as {id, file_name, height, width}")
 IMAGE_ID = Kind(_R, "images have an id that is no whole number or text", "number the images")
@@ -103,7 +105,7 @@ CATEGORY_ID_TYPES = Kind(
     "category ids are not whole numbers",
     "categories are numbered anew inside; outputs have the ids of the file",
 )
-CATEGORY_NAME = Kind(_R, "categories have a name that is no text", "name them")
+CATEGORY_NAME = Kind(_R, "categories have a name that is no text or empty", "name them")
 CATEGORY_NAME_TWICE = Kind(
     _F,
     "categories have the name of another one",
@@ -204,12 +206,13 @@ SEGMENTATION_POINTS = Kind(
 SEGMENTATION_RLES = Kind(_F, "annotations have a list of RLE", "read as one mask of all parts")
 POLYGON_PARTS = Kind(
     _F,
-    "annotations have polygons of fewer than three points, or an odd number of coordinates",
+    "annotations have polygons of fewer than three points, without area, or with an odd number of "
+    "coordinates",
     "those polygons are left out, the rest of the object stays",
 )
 POLYGON_NONE = Kind(
     _D,
-    "annotations have no polygon of three points or more",
+    "annotations have no polygon of three points or more that has an area",
     "draw them again, or delete their segmentation to train on boxes",
 )
 POLYGON_DISAGREES = Kind(

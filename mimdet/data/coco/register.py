@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
-from mimdet.data.coco.read import CocoData, read_coco, rectangle
+from mimdet.data.coco.read import CocoData, garbage_collection_paused, read_coco, rectangle
 
 MISSING_MASKS = ("refuse", "boxes", "rectangle")
 
@@ -100,10 +100,11 @@ def _refuse_other(name: str, source: dict[str, Any]) -> None:
 
 def _load_records(source: dict[str, Any], missing_masks: str) -> list[dict[str, Any]]:
     """Records for a caller who may change them, down to the annotations but not their numbers."""
-    records = [
-        {**record, "annotations": [dict(a) for a in record["annotations"]]}
-        for record in read_coco(**source).records
-    ]
+    with garbage_collection_paused():
+        records = [
+            {**record, "annotations": [dict(a) for a in record["annotations"]]}
+            for record in read_coco(**source).records
+        ]
     for annotation in itertools.chain(*(record["annotations"] for record in records)):
         if missing_masks == "boxes":
             annotation.pop("segmentation", None)

@@ -110,7 +110,7 @@ def as_numbers(values: list[Any]) -> list[float] | None:
 def _read_polygons(
     polygons: list[list[float]], far: float, kinds: tuple[Kind, ...]
 ) -> Segmentation:
-    whole = [p for p in polygons if len(p) >= 6 and len(p) % 2 == 0]
+    whole = [p for p in polygons if len(p) % 2 == 0 and _has_area(p)]
     if not whole:
         return Segmentation(None, kinds=(problems.POLYGON_NONE,))
     if len(whole) < len(polygons):
@@ -123,6 +123,19 @@ def _read_polygons(
     if bounds[0] < -far or bounds[1] < -far or bounds[2] > far or bounds[3] > far:
         return Segmentation(None, kinds=(problems.TOO_FAR,))
     return Segmentation(whole, bounds, kinds)
+
+
+def _has_area(polygon: list[float]) -> bool:
+    """Whether there is anything inside; of five points or more that is taken for granted."""
+    if not 6 <= len(polygon) <= 8:
+        return len(polygon) > 8
+    x, y, *others = polygon
+    first, *rest = ((a - x, b - y) for a, b in zip(others[::2], others[1::2], strict=True))
+    area = 0
+    for point in rest:  # triangles from the first corner; twice their areas
+        area += first[0] * point[1] - first[1] * point[0]
+        first = point
+    return area != 0
 
 
 def _read_rle(rle: dict[str, Any], height: int, width: int) -> Segmentation:
@@ -147,7 +160,7 @@ def _read_rle(rle: dict[str, Any], height: int, width: int) -> Segmentation:
 def _merge_rles(parts: list[Any], height: int, width: int) -> Segmentation:
     if len(parts) > MAX_PARTS:
         return Segmentation(None, kinds=(problems.TOO_LARGE,))
-    if not all(isinstance(part, dict) for part in parts):
+    if not all(isinstance(part, dict) and "counts" in part for part in parts):
         return Segmentation(None, kinds=(problems.SEGMENTATION,))
     read = [_read_rle(part, height, width) for part in parts]
     if broken := [part.kinds for part in read if part.value is None]:

@@ -84,3 +84,17 @@ def test_sizes_are_compared_upright(check, tmp_path):
     Image.new("RGB", (HEIGHT, WIDTH)).save(tmp_path / "images/1.png")
     count, (line,) = check(sound())
     assert count == 1 and "64 x 48 (upright), 48 x 64 expected" in line
+
+
+@pytest.mark.parametrize("section", ["images", "categories"])
+def test_a_list_without_entries_is_a_problem(check, section):
+    content = {**sound(), "annotations": [], section: []}
+    count, (line, *_) = check(content)
+    assert count == 1 and f"lists that must have entries have none (1: {section}); refused" in line
+
+
+def test_one_file_under_two_spellings_is_told(check):
+    content = sound()
+    content["images"].append({**content["images"][0], "id": 9, "file_name": "./1.png"})
+    count, (line,) = check(content)
+    assert count == 1 and "have the file_name of another image (1: image 9 (./1.png)" in line

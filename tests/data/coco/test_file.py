@@ -1,5 +1,6 @@
 """Files that are no COCO files are named as what they are."""
 
+import gzip
 import json
 import os
 
@@ -37,7 +38,22 @@ def test_a_byte_order_mark_is_read_over_and_told(tmp_path):
         (b'{"images": [NaN]}', "NaN is no number of JSON"),
         (b'{"images": [1, -Infinity]}', "-Infinity is no number of JSON"),
         (b'{"id": 1}\n{"id": 2}\n', "one object per line .JSON lines."),
-        (b'{"a": "\xe9"}', "must be JSON"),
+        ('{"images": []}'.encode("utf-16-le"), "it is UTF-16; save it as UTF-8"),
+        ('{"images": []}'.encode("utf-32"), "it is UTF-32; save it as UTF-8"),
+        (b'{"a": "\xe9"}', "must be JSON: it is no UTF-8 .* save it as UTF-8"),
+        (b"{}}", "must be JSON: JSON is malformed: trailing characters"),
+        (gzip.compress(b"{}"), "it is a compressed archive; unpack it"),
+        (b"PK\x03\x04abc", "it is a compressed archive"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
+        (b'<?xml version="1.0"?><annotation>', "it is XML .Pascal VOC"),
+        (b"<annotation><folder>a</folder>", "it is XML .Pascal VOC"),
+        (b"0 0.5 0.5 0.2 0.2\n1 0.1 0.1 1e-3 0.1\n", "a label file of YOLO"),
+        (b"filename,file_size,region_count\na.png,1,0\n", "it is a table .CSV."),
+        (b"train: images\nnames: [red]\n", "it is YAML"),
+        (b'[{"image": "a.png", "annotations": []}]', "a list of images .CreateML"),
+        (b'[{"id": 1, "data": {}, "annotations": []}]', "a list of tasks .Label Studio"),
+        (b'[{"name": "a.png", "labels": []}]', "a list of frames .BDD100K"),
+        (b'[{"images": [], "annotations": []}]', "a list of datasets; give one"),
         (b'{"images": 1e999}', "must be JSON: Number out of range"),
         (b"[" * 100_000 + b"]" * 100_000, "nested too deep"),
         (b'{"images":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deep"),

@@ -121,3 +121,24 @@ def test_what_cannot_be_read_is_named(written, kind):
 def test_any_json_value_is_read_or_named(value, around):
     segmentation = read(around(value))
     assert (segmentation.value is None) or segmentation.bounds is not None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        [8, 8, 8, 8, 8, 8],
+        [8, 8, 32, 8, 20, 8],
+        [8, 8, 20, 14, 32, 20],
+        [8, 8, 9, 9, 10, 10, 11, 11],
+    ],
+)
+def test_a_polygon_without_area_is_none(line):
+    triangle = [8, 8, 9, 9, 10, 8]
+    assert read_segmentation([line], 48, 64, 640).kinds == (p.POLYGON_NONE,)
+    found = read_segmentation([line, triangle], 48, 64, 640)
+    assert (found.value, found.kinds) == ([triangle], (p.POLYGON_PARTS,))
+
+
+def test_a_list_of_points_by_name_is_no_list_of_rle():
+    found = read_segmentation([{"x": 1, "y": 2}], 48, 64, 640)
+    assert found.kinds == (p.SEGMENTATION,)
