@@ -446,6 +446,12 @@ def test_shortest_edge_rounds_halves_up(size, short, longest, expected):
     assert T.ResizeShortestEdge.get_output_shape(*size, short, longest) == expected
 
 
+def test_a_range_of_lengths_is_drawn_with_both_its_ends():
+    np.random.seed(0)
+    aug = T.ResizeShortestEdge((4, 7))
+    assert {aug.get_transform(blank(9, 9)).new_h for _ in range(50)} == {4, 5, 6, 7}
+
+
 def test_shortest_edge_of_length_zero_keeps_the_image():
     aug = T.ResizeShortestEdge([0], sample_style="choice")
     assert isinstance(aug.get_transform(blank(3, 7)), T.NoOpTransform)
