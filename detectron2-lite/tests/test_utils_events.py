@@ -82,6 +82,14 @@ def test_a_changed_smoothing_hint_names_the_scalar(storage):
         storage.put_scalar("a", 1)
 
 
+def test_the_iteration_and_how_scalars_are_shown_can_be_asked_for(storage):
+    storage.iter = 3
+    storage.put_scalars(loss=1.0)
+    storage.put_scalar("lr", 0.1, smoothing_hint=False)
+    assert storage.iteration == 3
+    assert storage.smoothing_hints() == {"loss": True, "lr": False}
+
+
 def test_a_name_scope_is_put_in_front_of_names(storage):
     with storage.name_scope("group"):
         storage.put_scalar("a", 1)

@@ -64,6 +64,11 @@ class EventStorage:
         popped = _storage_stack.pop()
         assert popped is self, "EventStorage blocks must be left in the reverse order of entering"
 
+    @property
+    def iteration(self) -> int:
+        """The older name of `iter`."""
+        return self.iter
+
     def step(self) -> None:
         """Go to the next iteration; a trainer that sets `iter` itself does not need it."""
         self.iter += 1
@@ -174,6 +179,10 @@ class EventStorage:
     def latest(self) -> dict[str, tuple[float, int]]:
         """Last values as name -> (value, iteration), in the order of first appearance."""
         return self._latest
+
+    def smoothing_hints(self) -> dict[str, bool]:
+        """Whether each scalar is shown as a median of its last values."""
+        return self._smoothing_hints
 
     def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
         """Like `latest`, with the median of a window in place of a value that is to be smoothed.
