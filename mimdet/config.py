@@ -107,7 +107,7 @@ def _is_trusted(name: str) -> bool:
 def _former_parts(cfg: DictConfig) -> list[str]:
     """What to do about the keys and classes of a config that are no more."""
     todo, gone = [], []
-    for key in _all_keys(cfg):
+    for key in all_keys(cfg):
         parent, _, name = key.rpartition(".")
         value = OmegaConf.select(cfg, key) if name == "_target_" else None
         if isinstance(value, str) and value in _MOVED:
@@ -301,7 +301,7 @@ def _require_key(cfg: DictConfig, key: str, override: str) -> None:
     *_, last = key.split(".")
     if last in _GONE:
         raise KeyError(f"{key!r} is gone (from {override!r}): {_GONE[last]}")
-    nearest = difflib.get_close_matches(key, list(_all_keys(cfg)), n=1, cutoff=0.0)
+    nearest = difflib.get_close_matches(key, list(all_keys(cfg)), n=1, cutoff=0.0)
     raise KeyError(
         f"an override must name a key of the config, and there is no {key!r} (from {override!r}); "
         f"the nearest one is {nearest[0] if nearest else 'none'!r}. "
@@ -322,7 +322,7 @@ def _has_key(node: Any, parts: list[str]) -> bool:
     return not rest or (not ends_here and _has_key(node[name], rest))
 
 
-def _all_keys(node: Any, prefix: str = "") -> Iterator[str]:
+def all_keys(node: Any, prefix: str = "") -> Iterator[str]:
     """Every dotted key of a config, list indices included."""
     if isinstance(node, ListConfig):
         names = range(len(node))
@@ -333,4 +333,4 @@ def _all_keys(node: Any, prefix: str = "") -> Iterator[str]:
     for name in names:
         yield f"{prefix}{name}"
         if not (OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name)):
-            yield from _all_keys(node[name], f"{prefix}{name}.")
+            yield from all_keys(node[name], f"{prefix}{name}.")

@@ -7,7 +7,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from mimdet.config import AUTO
+from mimdet.config import AUTO, all_keys
+
+# Where a detector's config says its number of classes; its heads follow, unless told otherwise.
+_PLACES = ("model.num_classes", "model.roi_heads.num_classes")
 
 
 def follow_data(cfg: DictConfig) -> None:
@@ -27,23 +30,28 @@ def follow_data(cfg: DictConfig) -> None:
         for part in ("mask_in_features", "mask_pooler", "mask_head"):
             cfg.model.roi_heads[part] = None
         for node in nodes(cfg.dataloader.train):
-            if "use_instance_mask" in node:
-                node.use_instance_mask = False
-    for key in _keys_of_classes(cfg):
-        if OmegaConf.select(cfg, key) == AUTO:
+            for key in ("use_instance_mask", "recompute_boxes"):  # from masks, after a crop
+                if key in node:
+                    node[key] = False
+    for key, number in number_of_classes(cfg).items():
+        if number == AUTO:
             OmegaConf.update(cfg, key, len(classes_of_training(cfg)))
 
 
-def _keys_of_classes(cfg: DictConfig) -> Iterator[str]:
-    """Where a detector's config says its number of classes; other places follow from there."""
-    for key in ("model.num_classes", "model.roi_heads.num_classes"):
-        if OmegaConf.select(cfg, key) is not None:
-            yield key
-
-
 def number_of_classes(cfg: DictConfig) -> dict[str, Any]:
-    """Key -> number of classes, for each place where the config of a detector says it."""
-    return {key: OmegaConf.select(cfg, key) for key in _keys_of_classes(cfg)}
+    """Key -> number of classes, for each place where the config of a detector says it.
+
+    A head has its own place only where its number does not follow from another one.
+    """
+    keys = [key for key in _PLACES if OmegaConf.select(cfg, key) is not None]
+    for part in ("model.head", "model.roi_heads"):
+        for key in all_keys(OmegaConf.select(cfg, part), f"{part}."):
+            parent, _, name = key.rpartition(".")
+            if name == "num_classes" and not OmegaConf.is_interpolation(
+                OmegaConf.select(cfg, parent), name
+            ):
+                keys.append(key)
+    return {key: OmegaConf.select(cfg, key) for key in keys}
 
 
 def uses_masks(cfg: DictConfig) -> bool:

@@ -92,7 +92,7 @@ def preflight(
             if dataset is not None:
                 found.attempt(partial(_draw_sample, cfg.dataloader[split], dataset))
         if cfg.dataloader.get("evaluator") is not None:
-            found.attempt(lambda: instantiate(cfg.dataloader.evaluator))
+            _look_at_truth(cfg, found)
     if eval_only or not resuming:
         found.errors += check_checkpoints(cfg)
     if eval_only:
@@ -129,7 +129,7 @@ def _coco_nodes(loader: DictConfig) -> Iterator[DictConfig]:
     One that does not is told by `load_coco_folder`, with the dataset's name.
     """
     for node in nodes(loader.get("dataset")):
-        if {"json_file", "image_root"} <= set(node) and Path(node.json_file).exists():
+        if {"json_file", "image_root"} <= set(node) and Path(node.json_file or "").is_file():
             yield node
 
 
@@ -155,10 +155,10 @@ def _compare_classes(cfg: DictConfig, found: Findings) -> None:
         if others != classes:
             found.errors.append(_differ(first, classes, name, others))
     for key, number in number_of_classes(cfg).items():
-        if isinstance(number, int) and number != len(classes):
+        if number != len(classes):
             found.errors.append(
                 f"{key} must be the number of classes of {first}, which is {len(classes)} "
-                f"({_short(classes)}), got {number}; write {key}={len(classes)}, or {key}=auto"
+                f"({_short(classes)}), got {number!r}; write {key}={len(classes)}, or {key}=auto"
             )
 
 
@@ -204,6 +204,25 @@ def _draw_sample(loader: DictConfig, dataset: Any) -> None:
     if "mapper" in loader:
         # a copy: mappers may change what they are given
         instantiate(loader.mapper)(copy.deepcopy(dataset[0]))
+
+
+def _look_at_truth(cfg: DictConfig, found: Findings) -> None:
+    """The evaluator must score the dataset that the model is run on, and find objects there."""
+    loader, name = cfg.dataloader.get("test", {}), cfg.dataloader.evaluator.get("dataset_name")
+    names = dataset_names(loader)
+    if name and names and name not in names:
+        found.errors.append(
+            f"dataloader.evaluator.dataset_name must be that of dataloader.test, "
+            f"{' or '.join(names)}, got {name}"
+        )
+        return
+    found.attempt(lambda: instantiate(cfg.dataloader.evaluator))
+    truth = [_read(node) for node in _coco_nodes(loader)]
+    if truth and not any(sum(data.counts()[0]) for data in truth):
+        found.warnings.append(
+            f"{truth[0].json_file} has no objects, or crowds alone (dataloader.test): there is "
+            "nothing to find, and no AP will be reported"
+        )
 
 
 def _divide_batch(cfg: DictConfig, processes: int, found: Findings) -> None:

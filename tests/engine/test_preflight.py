@@ -65,6 +65,35 @@ def test_heads_must_have_the_classes_of_the_data(config, path, number):
     assert message.endswith(f"got {number}; write {key}=2, or {key}=auto")
 
 
+@pytest.mark.parametrize(
+    "key", ["box_predictors.1.num_classes", "mask_head.num_classes", "box_predictors.0.num_classes"]
+)
+def test_a_single_head_with_other_classes_is_told(config, key):
+    key = f"model.roi_heads.{key}"
+    (message,) = errors(config(None, None, f"{key}=7", path=CASCADE))
+    assert message.startswith(f"{key} must be the number of classes") and "got 7; write" in message
+
+
+def test_an_evaluator_scores_the_dataset_that_is_run_on(config):
+    (message,) = errors(config(None, None, "dataloader.evaluator.dataset_name=other"))
+    assert message == (
+        "dataloader.evaluator.dataset_name must be that of dataloader.test, preflight_val, "
+        "got other"
+    )
+
+
+@pytest.mark.parametrize("iscrowd", [1, None])
+def test_a_validation_without_objects_is_told(config, iscrowd):
+    val = changed("annotations", "iscrowd", 1) if iscrowd else {**sound(), "annotations": []}
+    found = preflight(config(None, val))
+    assert found.errors == [] and "has no objects, or crowds alone" in found.warnings[0]
+
+
+def test_a_dataset_without_a_file_is_told(config):
+    (message,) = errors(config(None, None, "dataloader.train.dataset.json_file=null"))
+    assert "dataset 'preflight_train' needs the annotations None, and there is no" in message
+
+
 def test_the_number_of_classes_can_be_left_to_the_data(config):
     cfg = config(None, None, "model.roi_heads.num_classes=auto", path=CASCADE)
     follow_data(cfg)
@@ -102,9 +131,10 @@ def test_missing_masks_are_told_with_the_file_and_the_first_annotations(config):
     assert errors(config(some, some, path=RETINANET)) == []
 
 
-def test_without_instance_masks_a_mask_config_is_a_detector_of_boxes(config):
+@pytest.mark.parametrize("path", [MASK, CASCADE])
+def test_without_instance_masks_a_mask_config_is_a_detector_of_boxes(config, path):
     boxes = changed("annotations", "segmentation", [])
-    cfg = config(boxes, boxes, "dataloader.train.mapper.use_instance_mask=False")
+    cfg = config(boxes, boxes, "dataloader.train.mapper.use_instance_mask=False", path=path)
     assert errors(cfg) == []
     assert cfg.model.roi_heads.mask_head is None and not instantiate(cfg.model).roi_heads.mask_on
 

@@ -71,12 +71,12 @@ def load_coco_folder(
 
 
 def _check_arguments(name: str, json_file: str, image_root: str, missing_masks: str) -> None:
-    if not os.path.exists(json_file):
+    if not (json_file and os.path.exists(json_file)):
         raise FileNotFoundError(
             f"dataset {name!r} needs the annotations {json_file}, and there is no such file "
             "(dataloader.*.dataset.json_file)"
         )
-    if not os.path.isdir(image_root):
+    if not (image_root and os.path.isdir(image_root)):
         raise FileNotFoundError(
             f"dataset {name!r} needs the image folder {image_root}, and there is no such folder "
             "(dataloader.*.dataset.image_root)"
