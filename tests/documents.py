@@ -21,7 +21,7 @@ PLACEHOLDERS = {
     "N": "2",
 }
 # How the documents write what any command line may have.
-_OF_ANY_KEY = {"key=value", "+key=value", "key=v", "[options]", "[key=value"}
+_OF_ANY_KEY = {"key=value", "+key=value", "key=v", "[options]", "[key=value", "preflight=False"}
 
 _COMMAND = re.compile(r"(?:python|torchrun|make|pip|git|cd|rm) ")
 _SECTIONS = "train|model|dataloader|optimizer|lr_multiplier|mae_checkpoint|imagenet|toy"
