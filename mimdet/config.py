@@ -211,7 +211,7 @@ def _of_same_type(cfg: DictConfig, key: str, value: Any, written: str | None) ->
     if wanted is str and written and not isinstance(value, Mapping):
         return written.strip()
     if wanted is float and type(value) is int:
-        return float(value)
+        return value
     if wanted is int and type(value) is float and value.is_integer():
         return int(value)
     raise ValueError(

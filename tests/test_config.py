@@ -77,7 +77,7 @@ def typed():
         ("folder=null", "folder", None),
         ("count=1e3", "count", 1000),
         ("count=2.0", "count", 2),
-        ("rate=1", "rate", 1.0),
+        ("rate=1", "rate", 1),
         ("rate=1e-4", "rate", 1e-4),
         ("flag=False", "flag", False),
         ("free=20240101", "free", 20240101),
