@@ -225,6 +225,8 @@ def _type_at(cfg: DictConfig, key: str) -> type | None:
         value = OmegaConf.select(cfg, key)
     except InterpolationResolutionError:  # it leads nowhere, and is being replaced
         return None
+    if value == AUTO and key.endswith("num_classes"):  # stands for a number
+        return int
     kind = dict if isinstance(value, DictConfig) else type(value)
     return kind if kind in _WANTED else None
 

@@ -134,6 +134,7 @@ def test_text_inside_of_a_dict_must_be_quoted(typed):
 def test_a_number_of_classes_can_be_left_to_the_data():
     config = OmegaConf.create({"num_classes": 80})
     assert apply_overrides(config, ["num_classes=auto"]).num_classes == "auto"
+    assert apply_overrides(config, ["num_classes=12"]).num_classes == 12
 
 
 def test_dict_value_is_merged_into_what_is_there(cfg):
