@@ -212,8 +212,11 @@ def _of_same_type(cfg: DictConfig, key: str, value: Any, written: str | None) ->
         return written.strip()
     if wanted is float and type(value) is int:
         return value
-    if wanted is int and type(value) is float and value.is_integer():
-        return int(value)
+    if wanted is int and type(value) is float:
+        if value.is_integer():
+            return int(value)
+        if OmegaConf.select(cfg, key) == 0:
+            return value  # a 0 may stand for a share, such as a rate of drop path
     raise ValueError(
         f"{key} must be {_WANTED[wanted]}, got {value!r}; write ++{key}=... to set it all the same"
     )

@@ -58,7 +58,9 @@ def test_existing_key_is_set_without_a_warning(cfg, text, key, value, caplog):
 def typed():
     """A value of every type that a config can ask for."""
     values = {"flag": True, "count": 3, "rate": 0.5, "folder": "output", "names": "${.folder}"}
-    return OmegaConf.create({**values, "free": None, "sizes": [1, 2], "amp": {"count": 1}})
+    return OmegaConf.create(
+        {**values, "free": None, "none": 0, "sizes": [1, 2], "amp": {"count": 1}}
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,8 @@ def typed():
         ("folder=null", "folder", None),
         ("count=1e3", "count", 1000),
         ("count=2.0", "count", 2),
+        ("none=0.05", "none", 0.05),  # 0 may be a share as well as a number
+        ("none=1e1", "none", 10),
         ("rate=1", "rate", 1),
         ("rate=1e-4", "rate", 1e-4),
         ("flag=False", "flag", False),
