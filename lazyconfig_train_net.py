@@ -260,6 +260,12 @@ def check(args: argparse.Namespace) -> None:
     if not (is_first and cfg.get("preflight", True)):
         return
     processes = job.world_size if job else args.num_gpus * args.num_machines
+    # First, because reading annotations of COCO's size takes a minute.
+    print(
+        "preflight: compares config, data and files; looks for every image, and reads one of each "
+        "loader as a sample (preflight=False leaves it out)",
+        flush=True,
+    )
     found = preflight(cfg, processes, args.eval_only, is_resuming(args, cfg))
     for kind, lines in (("", found.plan), ("warning: ", found.warnings), ("error: ", found.errors)):
         for line in lines:
