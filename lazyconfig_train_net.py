@@ -11,7 +11,6 @@ A config file exports `dataloader` (`train`, `test`, `evaluator`), `lr_multiplie
 
 import argparse
 import logging
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -21,11 +20,7 @@ from torch import nn
 
 import mimdet  # noqa: F401  (first: it says what to do without Detectron2)
 from detectron2.config import instantiate
-from detectron2.engine import (
-    default_argument_parser,
-    default_setup,
-    hooks,
-)
+from detectron2.engine import default_argument_parser, default_setup, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -35,6 +30,7 @@ from mimdet.checkpoint.start import load_starting_weights
 from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.command_line import mistakes_in_one_line, overrides_last
 from mimdet.config import PackedConfig, key_behind, load_config
+from mimdet.engine.check_run import check, end_if_refused
 from mimdet.engine.evaluation import build_evaluator, describe_evaluation
 from mimdet.engine.follow_data import follow_data
 from mimdet.engine.hooks import (
@@ -44,11 +40,10 @@ from mimdet.engine.hooks import (
     RepeatableRandomness,
     Throughput,
 )
-from mimdet.engine.job import find_job
 from mimdet.engine.launch import check_processes, launch
 from mimdet.engine.output_folder import make_output_folder
-from mimdet.engine.preflight import NO_EVALUATOR, preflight
-from mimdet.engine.resume import RecentScalars, build_train_loader, settle_seed
+from mimdet.engine.preflight import NO_EVALUATOR
+from mimdet.engine.resume import RecentScalars, build_train_loader, is_resuming, settle_seed
 from mimdet.engine.trainer import build_trainer, data_parallel
 from mimdet.engine.writers import run_writers
 from mimdet.evaluation.results import InferenceTimer, save_results
@@ -118,7 +113,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
     optimizer = instantiate(cfg.optimizer)
     train_loader = build_train_loader(cfg.dataloader.train)
 
-    resuming = is_resuming(args, cfg)
+    resuming = is_resuming(cfg, args.resume)
     if not (resuming or cfg.train.init_checkpoint):
         start_from_files(cfg, model)
 
@@ -171,11 +166,6 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         writers = run_writers(cfg.train.output_dir, cfg.train.max_iter)
         trainer.register_hooks([hooks.PeriodicWriter(writers, period=cfg.train.log_period)])
     trainer.train(trainer.iter + 1 if resuming else 0, cfg.train.max_iter)
-
-
-def is_resuming(args: argparse.Namespace, cfg: DictConfig) -> bool:
-    """Whether the run goes on from a checkpoint of its own."""
-    return args.resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
 
 
 def start_from_files(cfg: DictConfig, model: nn.Module) -> None:
@@ -246,48 +236,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args.config = PackedConfig(cfg)
     args.is_refused = False
     return args
-
-
-def check(args: argparse.Namespace) -> None:
-    """Compare config, data and files, and end with exit code 2 if they contradict each other.
-
-    On each machine its first process does it; ``preflight=False`` leaves it out. A process of
-    several goes on as `args.is_refused`, so that `main` ends the others too.
-    """
-    cfg = args.config.unpack()
-    job = find_job(os.environ, args.num_machines)
-    is_first = job is None or job.local_rank == 0
-    if not (is_first and cfg.get("preflight", True)):
-        return
-    processes = job.world_size if job else args.num_gpus * args.num_machines
-    # First, because reading annotations of COCO's size takes a minute.
-    print(
-        "preflight: compares config, data and files; looks for every image, and reads one of each "
-        "loader as a sample (preflight=False leaves it out)",
-        flush=True,
-    )
-    found = preflight(cfg, processes, args.eval_only, is_resuming(args, cfg))
-    for kind, lines in (("", found.plan), ("warning: ", found.warnings), ("error: ", found.errors)):
-        for line in lines:
-            print(f"preflight: {kind}{line}", file=sys.stderr if kind else sys.stdout, flush=True)
-    if found.errors and job is None and args.num_machines == 1:
-        raise SystemExit(2)
-    args.is_refused = bool(found.errors)
-
-
-def end_if_refused(args: argparse.Namespace) -> None:
-    """End all processes of the job, with exit code 2, if `check` has found errors in one of them.
-
-    If that one ended alone, the others would wait for it: on another machine nobody stops them.
-    """
-    refused = [
-        rank for rank, is_refused in enumerate(comm.all_gather(args.is_refused)) if is_refused
-    ]
-    if not refused:
-        return
-    if comm.get_local_rank() == 0 and not args.is_refused:
-        print(f"preflight: error: see the output of rank {refused[0]}", file=sys.stderr, flush=True)
-    raise SystemExit(2)
 
 
 if __name__ == "__main__":

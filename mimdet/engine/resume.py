@@ -100,3 +100,8 @@ class RecentScalars(HookBase):
     def load_state_dict(self, state_dict: Mapping[str, list[tuple[float, int]]]) -> None:
         """Remember the values until there is a storage."""
         self._restored = state_dict
+
+
+def is_resuming(cfg: DictConfig, resume: bool) -> bool:
+    """Whether a run that was asked to `resume` has a checkpoint of its own to go on from."""
+    return resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
