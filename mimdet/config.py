@@ -230,8 +230,10 @@ def _type_at(cfg: DictConfig, key: str) -> type | None:
         return None
     if value == AUTO and key.endswith("num_classes"):  # stands for a number
         return int
-    kind = dict if isinstance(value, DictConfig) else type(value)
-    return kind if kind in _WANTED else None
+    if isinstance(value, DictConfig):
+        # What a call computes, such as a learning rate, may be given instead of the call.
+        return None if "_target_" in value else dict
+    return type(value) if type(value) in _WANTED else None
 
 
 def key_behind(cfg: DictConfig, key: str) -> str:

@@ -58,9 +58,8 @@ def test_existing_key_is_set_without_a_warning(cfg, text, key, value, caplog):
 def typed():
     """A value of every type that a config can ask for."""
     values = {"flag": True, "count": 3, "rate": 0.5, "folder": "output", "names": "${.folder}"}
-    return OmegaConf.create(
-        {**values, "free": None, "none": 0, "sizes": [1, 2], "amp": {"count": 1}}
-    )
+    values |= {"free": None, "none": 0, "sizes": [1, 2], "amp": {"count": 1}}
+    return OmegaConf.create({**values, "computed": {"_target_": "builtins.float"}})
 
 
 @pytest.mark.parametrize(
@@ -91,6 +90,7 @@ def typed():
         ("sizes[1]=7", "sizes.1", 7),
         ("sizes[1]=2.0", "sizes.1", 2),
         ("amp={count:1e3}", "amp.count", 1000),
+        ("computed=7e-4", "computed", 7e-4),  # instead of what a call computes
         ("count=${sizes.1}", "count", 2),
         ("++count=text", "count", "text"),
     ],
