@@ -52,21 +52,21 @@ def load_coco_folder(
     if name not in DatasetCatalog.list():
         data = read_coco(**source)
         data.problems.report()
-        DatasetCatalog.register(name, partial(_load_records, source, missing_masks))
         truth = json_file
         if not data.is_own_truth or missing_masks == "rectangle":
             truth = write_truth(data, _load_records(source, missing_masks))
+        DatasetCatalog.register(name, partial(_load_records, source, missing_masks))
         MetadataCatalog.get(name).set(
             json_file=truth,
             image_root=image_root,
             evaluator_type="coco",
             thing_classes=data.classes,
             thing_dataset_id_to_contiguous_id={i: k for k, i in enumerate(data.category_ids)},
-            source=source,
+            source={**source, "missing_masks": missing_masks},
             file_image_ids=data.file_image_ids,
             file_category_ids=data.file_category_ids,
         )
-    _refuse_other(name, source)
+    _refuse_other(name, {**source, "missing_masks": missing_masks})
     return get_detection_dataset_dicts(name, filter_empty=filter_empty)
 
 
@@ -94,7 +94,8 @@ def _refuse_other(name: str, source: dict[str, Any]) -> None:
         raise ValueError(
             f"one name must stand for one dataset: {name!r} is already {known.get('json_file')} "
             f"with {known.get('image_root')}, and not {source['json_file']} with "
-            f"{source['image_root']}; choose another name (dataloader.*.dataset.name)"
+            f"{source['image_root']}, or with another missing_masks or allow_outside_root; choose "
+            "another name (dataloader.*.dataset.name)"
         )
 
 
@@ -133,8 +134,13 @@ def write_truth(data: CocoData, records: list[dict[str, Any]]) -> str:
     if not path.exists():
         # Several processes may write it at once: each its own file, the last one stays.
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as f:
-            f.write(content)
-        os.replace(f.name, path)
+            try:
+                f.write(content)
+                f.flush()  # a full disk is met before the file gets its name
+                os.replace(f.name, path)
+            except BaseException:
+                os.unlink(f.name)
+                raise
     return str(path)
 
 

@@ -174,3 +174,21 @@ def test_repairs_are_told_once_per_kind(load, caplog):
     assert "annotations have an iscrowd that is neither 0 nor 1 (6, first" in warnings[0]
     load(changed("annotations", "iscrowd", None))
     assert len(caplog.records) == len({r.getMessage() for r in caplog.records})
+
+
+def test_one_name_has_one_way_with_missing_masks(load):
+    content = changed("annotations", "segmentation", None, slice(2))
+    load(content, missing_masks="boxes")
+    with pytest.raises(ValueError, match="or with another missing_masks"):
+        load(content, missing_masks="rectangle")
+
+
+def test_a_truth_that_cannot_be_written_leaves_nothing_behind(load, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        load(changed("annotations", "id", 0))
+    assert list((tmp_path / "cache/mimdet").iterdir()) == []
+    assert NAME not in DatasetCatalog.list()
