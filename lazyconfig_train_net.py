@@ -47,6 +47,7 @@ from mimdet.engine.resume import RecentScalars, build_train_loader, is_resuming,
 from mimdet.engine.trainer import build_trainer, data_parallel
 from mimdet.engine.writers import run_writers
 from mimdet.evaluation.results import InferenceTimer, save_results
+from mimdet.find_config import find_config
 
 logger = logging.getLogger("mimdet")
 
@@ -229,6 +230,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.machine_rank = args.node_rank
     with mistakes_in_one_line(parser):
         check_processes(args, default_url=parser.get_default("dist_url"))
+        args.config_file = find_config(args.config_file)  # default_setup logs what it holds
         cfg = load_config(args.config_file, args.opts)
         check_choice(cfg.train.get("eval_weights"))
     if args.eval_only and not cfg.train.init_checkpoint:
@@ -238,14 +240,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-if __name__ == "__main__":
-    arguments = parse_args()
-    check(arguments)
+def run(argv: list[str] | None = None) -> None:
+    """Do what the command line asks for, in as many processes as it asks for."""
+    args = parse_args(argv)
+    check(args)
     launch(
         main,
-        arguments.num_gpus,
-        num_machines=arguments.num_machines,
-        machine_rank=arguments.machine_rank,
-        dist_url=arguments.dist_url,
-        args=(arguments,),
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
     )
+
+
+if __name__ == "__main__":
+    run()

@@ -15,8 +15,12 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)],
-    packages=find_packages(include=["mimdet", "mimdet.*"]),
-    package_data={"mimdet.data": ["*.json"]},
+    packages=[*find_packages(include=["mimdet", "mimdet.*"]), "mimdet.configs", "mimdet.tools"],
+    # What lies beside the package in a clone lies inside it once installed (mimdet/installed.py).
+    package_dir={"mimdet.configs": "configs", "mimdet.tools": "tools"},
+    package_data={"mimdet.data": ["*.json"], "mimdet.configs": ["**/*.py", "**/*.md"]},
+    py_modules=["lazyconfig_train_net"],
+    entry_points={"console_scripts": ["mimdet = mimdet.__main__:main"]},
     python_requires=">=3.11",  # numpy, Pillow and shapely of requirements.txt need it
     # Detectron2 is missing here: it comes from no index, neither upstream's nor detectron2-lite.
     install_requires=[
@@ -35,5 +39,9 @@ setup(
         "numpy",
         "Pillow",
     ],
-    extras_require={"dev": ["pytest", "pytest-xdist", "ruff"], "tensorboard": ["tensorboard"]},
+    extras_require={
+        "lite": ["detectron2-lite"],  # from a clone: pip install ./detectron2-lite .
+        "dev": ["pytest", "pytest-xdist", "ruff"],
+        "tensorboard": ["tensorboard"],
+    },
 )

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 # traceback is wanted.
 _MISTAKES = (OSError, ImportError, KeyError, ValueError, NotImplementedError)
 
+_SCRIPT = re.compile(r"python tools/\w+\.py")
 _OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w.]*=")
 
 
@@ -23,9 +24,10 @@ def tool_parser(doc: str | None) -> argparse.ArgumentParser:
 
     Parse with `parse_intermixed_args`, so that overrides may stand before and after flags.
     """
-    return argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter)
+    as_subcommand = parser.prog.startswith("mimdet ")
+    parser.description = _SCRIPT.sub(parser.prog, doc or "") if as_subcommand else doc
+    return parser
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:

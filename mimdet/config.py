@@ -2,7 +2,6 @@
 
 import difflib
 import enum
-import os
 import pickle
 import pydoc
 import re
@@ -15,6 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from detectron2.config import LazyConfig
+from mimdet.find_config import find_config
 
 AUTO = "auto"  # a number of classes that follows from the training data
 
@@ -48,14 +48,13 @@ def load_config(path: str, overrides: Sequence[str]) -> DictConfig:
     """Load a config file, give it the key `preflight`, and apply `overrides` to it.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if there is no such file, nor a config of mimdet with that name.
         KeyError, ValueError, NotImplementedError: see `apply_overrides`.
         ValueError: if a YAML file is none, or asks for a call, which could run any code.
         ValueError: if the file has what an earlier version wrote and this one does not know, or
             nothing takes the weights of ``mae_checkpoint.path``.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"a config file must be given, and {path!r} is none")
+    path = find_config(path)
     if path.endswith((".yaml", ".yml")):
         _refuse_calls(path)
     cfg = LazyConfig.load(path)

@@ -45,8 +45,19 @@ ALLOWED = {
     | _BELOW_ANALYSIS
     | {"detectron2", "omegaconf", "PIL", "torchvision"},
     "mimdet.report": set(),  # a report can be made where nothing is installed
-    "mimdet.config": {"detectron2.config", "omegaconf", "hydra", "cloudpickle", "yaml"},
+    "mimdet.config": {
+        "mimdet.find_config",
+        "detectron2.config",
+        "omegaconf",
+        "hydra",
+        "cloudpickle",
+        "yaml",
+    },
     "mimdet.command_line": {"omegaconf"},
+    # the command lists its subcommands, and says what is missing, where nothing is installed
+    "mimdet.installed": set(),
+    "mimdet.find_config": {"mimdet.installed"},
+    "mimdet.__main__": {"mimdet.installed"},
     "configs": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf"},
     "tools": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf", "torchvision", "PIL"},
     "lazyconfig_train_net": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf"},

@@ -51,11 +51,13 @@ def failure(toy_root, tmp_path, capsys):
 
 def test_a_missing_config_is_named(failure, tmp_path):
     config = str(tmp_path / "nowhere.py")
-    assert failure(config=config) == f"a config file must be given, and {config!r} is none"
+    assert failure(config=config).startswith(
+        f"a config file must be given, and {config!r} is none; mimdet's own are in "
+    )
 
 
 def test_no_config_at_all_is_refused(failure):
-    assert failure(config="") == "a config file must be given, and '' is none"
+    assert failure(config="").startswith("a config file must be given, and '' is none")
 
 
 def test_a_typo_in_an_override_gives_the_nearest_key_before_anything_is_written(failure, tmp_path):
