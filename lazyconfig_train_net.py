@@ -30,7 +30,7 @@ from mimdet.checkpoint.start import load_starting_weights
 from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.command_line import mistakes_in_one_line, overrides_last
 from mimdet.config import PackedConfig, key_behind, load_config
-from mimdet.engine.check_run import check, end_if_refused
+from mimdet.engine.check_run import check, end_if_refused, number_of_processes
 from mimdet.engine.evaluation import build_evaluator, describe_evaluation
 from mimdet.engine.follow_data import follow_data
 from mimdet.engine.hooks import (
@@ -42,6 +42,7 @@ from mimdet.engine.hooks import (
 )
 from mimdet.engine.launch import check_processes, launch
 from mimdet.engine.output_folder import make_output_folder
+from mimdet.engine.own_data import DEFAULT_CONFIG, load_own_data
 from mimdet.engine.preflight import NO_EVALUATOR
 from mimdet.engine.resume import RecentScalars, build_train_loader, is_resuming, settle_seed
 from mimdet.engine.trainer import build_trainer, data_parallel
@@ -52,6 +53,9 @@ from mimdet.find_config import find_config
 logger = logging.getLogger("mimdet")
 
 EPILOG = """
+Train on images of your own, in COCO format (mimdet.data.coco.layouts tells how they may lie):
+    python lazyconfig_train_net.py --data DIR --batch 4 --epochs 36 mae_checkpoint.path=MAE.pth
+
 Overrides may stand before, between and behind the flags.
 
 Train on 8 GPUs from a MAE checkpoint:
@@ -221,6 +225,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--node_rank", type=int, help="the same as --machine-rank")
     parser.add_argument("--master_addr", help="address of machine 0; needs --master_port")
     parser.add_argument("--master_port", type=int, help="a free port of machine 0")
+    parser.add_argument("--data", metavar="DIR", help="train on the images in this folder")
+    parser.add_argument("--batch", type=int, help="with --data: images per iteration")
+    parser.add_argument("--epochs", type=float, help="with --data: passes over the images")
     args = parser.parse_args(overrides_last(sys.argv[1:] if argv is None else argv))
     if (args.master_addr is None) != (args.master_port is None):
         parser.error("--master_addr and --master_port must be given together")
@@ -230,9 +237,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.machine_rank = args.node_rank
     with mistakes_in_one_line(parser):
         check_processes(args, default_url=parser.get_default("dist_url"))
-        args.config_file = find_config(args.config_file)  # default_setup logs what it holds
-        cfg = load_config(args.config_file, args.opts)
+        default = DEFAULT_CONFIG if args.data else ""
+        args.config_file = find_config(
+            args.config_file or default
+        )  # default_setup logs what it holds
+        if args.data:
+            cfg, args.notes = load_own_data(args, number_of_processes(args))
+        else:
+            cfg, args.notes = load_config(args.config_file, args.opts), []
         check_choice(cfg.train.get("eval_weights"))
+    if not args.data and (args.batch or args.epochs):
+        parser.error("--batch and --epochs go with --data; a config has the numbers themselves")
     if args.eval_only and not cfg.train.init_checkpoint:
         parser.error("--eval-only needs the weights to evaluate: train.init_checkpoint=MODEL.pth")
     args.config = PackedConfig(cfg)

@@ -5,7 +5,7 @@ import enum
 import pickle
 import pydoc
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 import cloudpickle
@@ -44,8 +44,12 @@ _PYTHON_TAG = "tag:yaml.org,2002:python/"
 _TRUSTED = ("mimdet", "detectron2", "torch", "torchvision", "fvcore", "timm")
 
 
-def load_config(path: str, overrides: Sequence[str]) -> DictConfig:
+def load_config(
+    path: str, overrides: Sequence[str], adapt: Callable[[DictConfig], None] | None = None
+) -> DictConfig:
     """Load a config file, give it the key `preflight`, and apply `overrides` to it.
+
+    `adapt` may change the config before the overrides.
 
     Raises:
         FileNotFoundError: if there is no such file, nor a config of mimdet with that name.
@@ -62,6 +66,8 @@ def load_config(path: str, overrides: Sequence[str]) -> DictConfig:
         raise ValueError(f"{path} is a config of an earlier version: {'; '.join(former)}")
     if "preflight" not in cfg:
         cfg.preflight = True  # a key of every run, for `preflight=False`
+    if adapt is not None:
+        adapt(cfg)
     cfg = apply_overrides(cfg, overrides)
     _require_use_of_mae_file(cfg, path)
     return cfg

@@ -37,6 +37,7 @@ ALLOWED = {
     # preflight compares config, data and files before anything is built
     "mimdet.engine": _EVERYWHERE
     | {"detectron2.engine", "detectron2.utils", "detectron2.config", "detectron2.data"}
+    | {"detectron2.evaluation.COCOEvaluator"}
     | {"mimdet.data", "mimdet.checkpoint", "mimdet.evaluation", "mimdet.config", "omegaconf"},
     "mimdet.evaluation": _EVERYWHERE
     | {"detectron2.evaluation", "detectron2.utils"}

@@ -10,6 +10,12 @@ from mimdet.engine.preflight import preflight
 from mimdet.engine.resume import is_resuming
 
 
+def number_of_processes(args: argparse.Namespace) -> int:
+    """Of the whole job that a command line starts, or that a launcher has started."""
+    job = find_job(os.environ, args.num_machines)
+    return job.world_size if job else args.num_gpus * args.num_machines
+
+
 def check(args: argparse.Namespace) -> None:
     """Compare config, data and files, and end with exit code 2 if they contradict each other.
 
@@ -21,14 +27,14 @@ def check(args: argparse.Namespace) -> None:
     is_first = job is None or job.local_rank == 0
     if not (is_first and cfg.get("preflight", True)):
         return
-    processes = job.world_size if job else args.num_gpus * args.num_machines
     # First, because reading annotations of COCO's size takes a minute.
     print(
         "preflight: compares config, data and files; looks for every image, and reads one of each "
         "loader as a sample (preflight=False leaves it out)",
         flush=True,
     )
-    found = preflight(cfg, processes, args.eval_only, is_resuming(cfg, args.resume))
+    found = preflight(cfg, number_of_processes(args), args.eval_only, is_resuming(cfg, args.resume))
+    found.plan[:0] = args.notes
     for kind, lines in (("", found.plan), ("warning: ", found.warnings), ("error: ", found.errors)):
         for line in lines:
             print(f"preflight: {kind}{line}", file=sys.stderr if kind else sys.stdout, flush=True)

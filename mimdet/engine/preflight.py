@@ -17,7 +17,8 @@ from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from mimdet.data.coco.image_files import check_image_files
 from mimdet.data.coco.problems import MASK_MISSING, Problems, Severity
-from mimdet.data.coco.read import CocoData, read_coco
+from mimdet.data.coco.read import CocoData
+from mimdet.data.coco.select import read_part
 from mimdet.engine.check_checkpoints import check_checkpoints
 from mimdet.engine.follow_data import (
     dataset_names,
@@ -134,7 +135,13 @@ def _coco_nodes(loader: DictConfig) -> Iterator[DictConfig]:
 
 
 def _read(node: DictConfig) -> CocoData:
-    return read_coco(node.json_file, node.image_root, node.get("allow_outside_root", False))
+    return read_part(
+        node.json_file,
+        node.image_root,
+        node.get("allow_outside_root", False),
+        node.get("classes"),
+        node.get("share"),
+    )
 
 
 def _classes(loader: DictConfig) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import msgspec
 
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
-from mimdet.data.coco.read import CocoData, garbage_collection_paused, read_coco, rectangle
+from mimdet.data.coco.read import CocoData, garbage_collection_paused, rectangle
+from mimdet.data.coco.select import read_part
 
 MISSING_MASKS = ("refuse", "boxes", "rectangle")
 
@@ -23,6 +25,8 @@ def load_coco_folder(
     filter_empty: bool = True,
     missing_masks: str = "refuse",
     allow_outside_root: bool = False,
+    classes: Sequence[str] | None = None,
+    share: Sequence[float] | None = None,
 ) -> list[dict]:
     """Register a COCO-format dataset under `name` and load it; made for config files.
 
@@ -38,6 +42,8 @@ def load_coco_folder(
             decision to the model (one that learns masks refuses them), "rectangle" takes the box
             as mask, "boxes" leaves out all masks of the dataset.
         allow_outside_root: accept file names that lead out of `image_root`.
+        classes: names of those to keep, in the order of their numbers; None keeps all.
+        share: two numbers from 0 to 1, the part of the images to take; see `select`.
 
     Returns:
         Detectron2's standard dataset dicts, the caller's own.
@@ -49,11 +55,13 @@ def load_coco_folder(
     """
     _check_arguments(name, json_file, image_root, missing_masks)
     source = dict(json_file=json_file, image_root=image_root, allow_outside_root=allow_outside_root)
+    source["classes"] = None if classes is None else tuple(classes)
+    source["share"] = None if share is None else tuple(share)
     if name not in DatasetCatalog.list():
-        data = read_coco(**source)
+        data = read_part(**source)
         data.problems.report()
         truth = json_file
-        if not data.is_own_truth or missing_masks == "rectangle":
+        if not data.is_own_truth or classes or share or missing_masks == "rectangle":
             truth = write_truth(data, _load_records(source, missing_masks))
         DatasetCatalog.register(name, partial(_load_records, source, missing_masks))
         MetadataCatalog.get(name).set(
@@ -94,8 +102,8 @@ def _refuse_other(name: str, source: dict[str, Any]) -> None:
         raise ValueError(
             f"one name must stand for one dataset: {name!r} is already {known.get('json_file')} "
             f"with {known.get('image_root')}, and not {source['json_file']} with "
-            f"{source['image_root']}, or with another missing_masks or allow_outside_root; choose "
-            "another name (dataloader.*.dataset.name)"
+            f"{source['image_root']}, or with another missing_masks, allow_outside_root, classes "
+            "or share; choose another name (dataloader.*.dataset.name)"
         )
 
 
@@ -104,7 +112,7 @@ def _load_records(source: dict[str, Any], missing_masks: str) -> list[dict[str, 
     with garbage_collection_paused():
         records = [
             {**record, "annotations": [dict(a) for a in record["annotations"]]}
-            for record in read_coco(**source).records
+            for record in read_part(**source).records
         ]
     for annotation in itertools.chain(*(record["annotations"] for record in records)):
         if missing_masks == "boxes":

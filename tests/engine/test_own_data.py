@@ -1,0 +1,183 @@
+"""A config that is made to fit a folder of own data."""
+
+import json
+import math
+
+import coco_files
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+from toy_runs import load_script
+
+from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
+from mimdet.engine.check_run import check
+from mimdet.engine.follow_data import number_of_classes
+from mimdet.engine.preflight import preflight
+
+TOY = "toy/mimdet_mask_rcnn_fpn_sr_0p5_toy"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A function: the contents of train.json and val.json -> a folder "own" with their images."""
+    root = tmp_path / "own"
+    with coco_files.own_catalogs(tmp_path, monkeypatch, "own_train", "own_val"):
+
+        def make(train=None, val=None):
+            for split, content in (("train", train or coco_files.sound(8)), ("val", val)):
+                (root / split).mkdir(parents=True, exist_ok=True)
+                content = content or coco_files.sound(2)
+                (root / f"{split}.json").write_text(json.dumps(content))
+                for image in content["images"]:
+                    picture = Image.new("RGB", (coco_files.WIDTH, coco_files.HEIGHT))
+                    picture.save(root / split / image["file_name"])
+            return root
+
+        yield make
+
+
+def parse(root, *words, config=TOY):
+    return load_script("lazyconfig_train_net.py").parse_args(
+        ["--config-file", config, "--data", str(root), *map(str, words)]
+    )
+
+
+def checked(root, *words, config=TOY):
+    """The config after the checks before a run, which must find nothing."""
+    cfg = parse(root, *words, config=config).config.unpack()
+    assert not preflight(cfg).errors
+    return cfg
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TOY,
+        "mimdet_vit_large_mask_rcnn_fpn_sr_0p5_800_1333_4xdec_coco_3x",
+        "benchmarking_mask_rcnn_base_FPN_25ep_LSJ_mae",
+        "cascade_mask_rcnn_vitdet_b_100ep",
+        "lvis_cascade_mask_rcnn_vitdet_b_100ep",
+        "lvis_mask_rcnn_vitdet_b_100ep",
+        "mask_rcnn_vitae_b_100ep",
+        "retinanet_mpvit_tiny_1x",
+        "cascade_mask_rcnn_mpvit_small_ms_3x",
+        "mask_rcnn_swin_base_scp_3x",
+        "mask_rcnn_r50_fpn_1x",
+    ],
+)
+def test_every_family_of_detectors_follows_the_folder(folder, config):
+    cfg = checked(folder(), config=config)
+    assert cfg.train.output_dir == "output/own"
+    assert MetadataCatalog.get("own_train").thing_classes == ["red", "blue"]
+    assert cfg.dataloader.evaluator.dataset_name == "own_val"
+    assert {*number_of_classes(cfg).values()} == {2}
+
+
+def test_classes_without_objects_are_left_out_and_named(folder):
+    contents = []
+    for images in (8, 2):
+        content = coco_files.sound(images)
+        content["categories"] = [  # Roboflow's parent category, and sparse ids
+            {"id": 0, "name": "things"},
+            {"id": 900, "name": "red"},
+            {"id": 7, "name": "blue", "supercategory": "things"},
+        ]
+        for annotation in content["annotations"]:
+            annotation["category_id"] = {1: 900, 2: 7}[annotation["category_id"]]
+        contents.append(content)
+    args = parse(folder(*contents))
+    assert "classes without objects are left out: things" in args.notes
+    check(args)
+    metadata = MetadataCatalog.get("own_train")
+    assert metadata.thing_classes == ["blue", "red"]
+    assert metadata.thing_dataset_id_to_contiguous_id == {7: 0, 900: 1}
+
+
+def test_validation_with_its_classes_in_another_order_is_read_by_names(folder):
+    val = coco_files.sound(2)
+    val["categories"] = [{"id": 1, "name": "blue"}, {"id": 2, "name": "red"}]
+    checked(folder(val=val))
+    assert MetadataCatalog.get("own_val").thing_classes == ["red", "blue"]
+    assert MetadataCatalog.get("own_val").thing_dataset_id_to_contiguous_id == {2: 0, 1: 1}
+
+
+def test_a_class_that_validation_alone_has_is_refused(folder, capsys):
+    train = coco_files.sound()
+    train["categories"].pop()
+    train["annotations"] = [a for a in train["annotations"] if a["category_id"] == 1]
+    with pytest.raises(SystemExit):
+        parse(folder(train))
+    error = capsys.readouterr().err
+    assert "train.json must know the classes of" in error and "lacks blue" in error
+
+
+@pytest.mark.parametrize("lacking", [1, 16])
+def test_objects_without_masks_make_a_detector_of_boxes(folder, lacking):
+    train = coco_files.sound(8)
+    for annotation in train["annotations"][:lacking]:
+        del annotation["segmentation"]
+    args = parse(folder(train))
+    assert any(f"{lacking} of 20 objects have no mask" in note for note in args.notes)
+    cfg = args.config.unpack()
+    assert not preflight(cfg).errors
+    assert cfg.model.roi_heads.mask_head is None
+    records = instantiate(cfg.dataloader.train.dataset)
+    assert not any("segmentation" in a for record in records for a in record["annotations"])
+
+
+def test_batch_epochs_and_rate_follow_the_stated_rule(folder):
+    root = folder()
+    cfg = checked(root, "--batch", 2, "--epochs", 10)
+    assert cfg.dataloader.train.total_batch_size == 2
+    assert cfg.train.max_iter == 40 and cfg.train.eval_period == 4  # 8 images: 4 of 2
+    assert cfg.optimizer.lr == pytest.approx(1e-3 * math.sqrt(2 / 8))
+    assert cfg.lr_multiplier.scheduler.milestones == [round(550 / 700 * 40), round(650 / 700 * 40)]
+    assert cfg.lr_multiplier.scheduler.num_updates == 40
+    assert cfg.lr_multiplier.warmup_length == 0.1  # 50 iterations would be longer than the run
+    assert checked(root).train.max_iter == 1000  # 36 epochs would be 72 iterations of 4
+
+
+def test_sgd_has_a_rate_in_proportion_to_the_batch(folder):
+    cfg = checked(folder(), "--batch", 4, config="mask_rcnn_r50_fpn_1x")
+    assert cfg.optimizer.lr == pytest.approx(0.02 * 4 / 16)
+
+
+def test_what_the_user_writes_stays(folder):
+    written = {
+        "optimizer.lr": 0.125,
+        "train.max_iter": 7,
+        "train.eval_period": 3,
+        "train.output_dir": "elsewhere",
+        "dataloader.train.total_batch_size": 1,
+        "dataloader.test.dataset.missing_masks": "rectangle",
+    }
+    cfg = checked(folder(), *(f"{key}={value}" for key, value in written.items()))
+    assert {key: OmegaConf.select(cfg, key) for key in written} == written
+    assert cfg.lr_multiplier.scheduler.num_updates == 7
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--batch", "0"], "--batch must be above 0, got 0"),
+        (["--epochs", "-1"], "--epochs must be above 0, got -1"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(folder, capsys, words, message):
+    with pytest.raises(SystemExit) as ended:
+        parse(folder(), *words)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_config_that_trains_no_detector_is_refused(folder, capsys):
+    with pytest.raises(SystemExit):
+        parse(folder(), config="toy/mae_vit_toy")
+    assert "--data needs the config of a detector" in capsys.readouterr().err
+
+
+def test_batch_and_epochs_go_with_data(capsys):
+    with pytest.raises(SystemExit):
+        load_script("lazyconfig_train_net.py").parse_args(["--config-file", TOY, "--batch", "2"])
+    assert "--batch and --epochs go with --data" in capsys.readouterr().err
