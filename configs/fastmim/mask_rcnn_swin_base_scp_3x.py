@@ -15,10 +15,10 @@ Counted here: 109,046,696 parameters.
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.modeling import GeneralizedRCNN
 from mimdet.checkpoint.start import StartingWeights
 from mimdet.modeling.backbone.swin import PaddedSwin
 from mimdet.modeling.backbone.timm_backbone import TimmBackbone
+from mimdet.modeling.meta_arch import GeneralizedRCNN
 from mimdet.solver.param_groups import get_named_decay_parameters
 
 from ..common.data.coco import dataloader
@@ -48,6 +48,7 @@ model = L(GeneralizedRCNN)(
     ),
     proposal_generator=rpn(conv_dims=[-1, -1]),
     roi_heads=mask_rcnn_heads(convolutional=True, conv_norm="SyncBN"),
+    paste_masks=False,  # evaluators encode them as they leave the head
     **pixels(),
 )
 

@@ -44,6 +44,7 @@ model = L(GeneralizedRCNN)(
     ),
     proposal_generator=rpn(NormedRPNHead, conv_dims=[-1, -1], norm=layer_norm_1e5),
     roi_heads=mask_rcnn_heads(convolutional=True, conv_norm=layer_norm_1e5),
+    paste_masks=False,  # evaluators encode them as they leave the head
     **pixels(),
 )
 

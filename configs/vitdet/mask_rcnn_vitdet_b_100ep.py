@@ -34,6 +34,7 @@ model = L(GeneralizedRCNN)(
     backbone=vit_pyramid(vit_base(ViT)),
     proposal_generator=rpn(conv_dims=[-1, -1]),
     roi_heads=mask_rcnn_heads(convolutional=True, conv_norm="LN"),
+    paste_masks=False,  # evaluators encode them as they leave the head
     **pixels(),
 )
 

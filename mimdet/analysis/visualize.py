@@ -14,6 +14,7 @@ from detectron2.structures import BoxMode, Instances
 from detectron2.utils.visualizer import Visualizer
 from mimdet.analysis.labels import Rectangle, draw_labels
 from mimdet.analysis.pictures import Panel, enlargement, side_by_side, text_size
+from mimdet.modeling.postprocessing import image_masks
 
 _GOLDEN_RATIO = 0.618034
 
@@ -82,7 +83,7 @@ def _draw_truth(
 def _draw_found(image: np.ndarray, found: Instances, names: Sequence[str]) -> Image.Image:
     boxes = found.pred_boxes.tensor.tolist()
     # As arrays: upstream's visualizer knows no list of tensors.
-    masks = list(found.pred_masks.numpy()) if found.has("pred_masks") else [None] * len(found)
+    masks = list(image_masks(found).numpy()) if found.has("pred_masks") else [None] * len(found)
     classes = found.pred_classes.tolist()
     scores = found.scores.tolist()
     labels = [f"{_name(k, names)} {s:.0%}" for k, s in zip(classes, scores, strict=True)]

@@ -1,11 +1,17 @@
 """From the detector's square canvas back to the original image."""
 
-from detectron2.layers import paste_masks_in_image
-from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from detectron2.structures import Boxes, Instances, ROIMasks
 
 
 def lsj_postprocess(
-    results: Instances, output_height: int, output_width: int, mask_threshold: float = 0.5
+    results: Instances,
+    output_height: int,
+    output_width: int,
+    mask_threshold: float = 0.5,
+    *,
+    paste_masks: bool = True,
 ) -> Instances:
     """Undo the resize-and-pad of large-scale-jitter evaluation.
 
@@ -19,6 +25,7 @@ def lsj_postprocess(
         output_height: height of the original image in pixels.
         output_width: width of the original image in pixels.
         mask_threshold: probability from which a pixel belongs to the instance.
+        paste_masks: False keeps `pred_masks` as ROIMasks.
 
     Returns:
         Detections in the original image; those without area there are dropped. `pred_masks` is
@@ -35,7 +42,20 @@ def lsj_postprocess(
     output.pred_boxes = boxes
     output = output[boxes.nonempty()]
     if output.has("pred_masks"):
-        output.pred_masks = paste_masks_in_image(
-            output.pred_masks[:, 0], output.pred_boxes, output.image_size, mask_threshold
-        )
+        output.pred_masks = ROIMasks(output.pred_masks[:, 0])
+        if paste_masks:
+            output.pred_masks = image_masks(output, mask_threshold)
     return output
+
+
+def image_masks(found: Instances, mask_threshold: float = 0.5) -> Tensor:
+    """The masks of detections as (N, height, width) bool, whether they are pasted already or not.
+
+    Args:
+        found: with `pred_masks`, full-size or ROIMasks.
+        mask_threshold: probability from which a pixel belongs to the instance, of ROIMasks.
+    """
+    masks = found.pred_masks
+    if not isinstance(masks, ROIMasks):
+        return masks
+    return masks.to_bitmasks(found.pred_boxes, *found.image_size, mask_threshold).tensor

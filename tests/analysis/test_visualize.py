@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.structures import Boxes, BoxMode, Instances, ROIMasks
 from mimdet.analysis import visualize
 from mimdet.analysis.pictures import GAP
 from mimdet.analysis.visualize import draw_comparison
@@ -147,6 +147,17 @@ def test_boxes_without_masks_are_drawn_as_outlines(image, missing):
     assert left[4, 4:16].all() and left[4, 30:42].all() and right[20, 40:56].all()
     assert left[6:14, 6:14].all() == (missing is None)
     assert not left[6:14, 32:40].any() and not right[22:34, 42:54].any()
+
+
+def test_masks_in_the_frames_of_their_boxes_are_drawn_as_pasted_ones(image):
+    class Regions(Detector):
+        def forward(self, batched_inputs):
+            found = super().forward(batched_inputs)[0]["instances"]
+            found.pred_masks = ROIMasks(torch.ones(len(found), 8, 8))
+            return [{"instances": found}]
+
+    pictures = [draw_comparison(kind(), image, {}, NAMES) for kind in (Detector, Regions)]
+    assert np.array_equal(*map(np.asarray, pictures))
 
 
 def test_masks_are_of_the_types_that_upstream_draws(image, monkeypatch):

@@ -16,6 +16,7 @@ from config_files import (
     parametrize,
     plain,
 )
+from omegaconf import OmegaConf
 
 from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, Instances, PolygonMasks
@@ -145,3 +146,10 @@ def test_toy_detector_gives_every_trainable_parameter_a_gradient(path):
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
         else:
             assert parameter.grad is None, name
+
+
+@parametrize(SYSTEMS)
+def test_detectors_leave_masks_to_the_evaluator(path):
+    cfg = LazyConfig.load(str(path))
+    if OmegaConf.select(cfg, "model.roi_heads") is not None:
+        assert cfg.model.paste_masks is False

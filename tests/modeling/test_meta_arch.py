@@ -1,27 +1,35 @@
 """The detector that hands the ImageList to its backbone."""
 
+import pycocotools.mask as mask_util
 import pytest
 import torch
 from golden_models import CONFIGS, fill, image
 
+from detectron2 import modeling
 from detectron2.config import LazyConfig, instantiate
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling import detector_postprocess
-from detectron2.structures import Boxes, ImageList, Instances, PolygonMasks
+from detectron2.structures import Boxes, ImageList, Instances, PolygonMasks, ROIMasks
 from detectron2.utils.events import EventStorage
 from mimdet.modeling.meta_arch import GeneralizedRCNNImageListForward
-from mimdet.modeling.postprocessing import lsj_postprocess
+from mimdet.modeling.postprocessing import image_masks, lsj_postprocess
 
 SIZES = [(64, 96), (96, 64)]
 LOSSES = ["loss_cls", "loss_box_reg", "loss_mask", "loss_rpn_cls", "loss_rpn_loc"]
 
 
-@pytest.fixture(scope="module")
-def tiny() -> GeneralizedRCNNImageListForward:
+def detector(**changes) -> GeneralizedRCNNImageListForward:
     cfg = LazyConfig.load(str(CONFIGS / "toy" / "mimdet_mask_rcnn_fpn_sr_0p5_toy.py"))
     cfg.model.backbone.bottom_up.sample_ratio = 1.0
     cfg.model.roi_heads.box_predictor.test_score_thresh = 0.0
     cfg.model.roi_heads.box_predictor.test_topk_per_image = 7
-    return fill(instantiate(cfg.model))
+    cfg.model.update(changes)
+    return fill(instantiate(cfg.model)).eval()
+
+
+@pytest.fixture(scope="module")
+def tiny() -> GeneralizedRCNNImageListForward:
+    return detector(paste_masks=True)
 
 
 @pytest.fixture
@@ -137,3 +145,39 @@ def test_lsj_postprocessing_is_off_by_default():
     del cfg.model.lsj_postprocess
     with torch.device("meta"):
         assert instantiate(cfg.model).lsj_postprocess is False
+
+
+# ------------------------------------------------------- masks that stay in the frames of boxes
+
+
+@pytest.mark.lite
+@pytest.mark.parametrize("lsj", [False, True])
+def test_the_masks_of_a_config_stay_in_the_frames_of_their_boxes_and_are_encoded_equally(tiny, lsj):
+    model = detector(lsj_postprocess=lsj)
+    tiny.eval().lsj_postprocess = lsj
+    keys = dict(height=150, width=220)
+    for kept, pasted in zip(infer(model, inputs(**keys)), infer(tiny, inputs(**keys)), strict=True):
+        kept, pasted = kept["instances"], pasted["instances"]
+        assert isinstance(kept.pred_masks, ROIMasks) and len(kept) == len(pasted) > 0
+        assert torch.equal(image_masks(kept), pasted.pred_masks)
+        rows = instances_to_coco_json(kept, 1)
+        assert rows == instances_to_coco_json(pasted, 1)
+        assert any(mask_util.area(row["segmentation"]) for row in rows)
+
+
+def test_masks_are_pasted_where_detectron2_has_no_choice(monkeypatch, tiny):
+    """As upstream, whose evaluators read masks of the image alone."""
+    original = modeling.GeneralizedRCNN.__init__
+
+    def upstreams(self, *, backbone, proposal_generator, roi_heads, pixel_mean, pixel_std, **more):
+        parts = dict(backbone=backbone, proposal_generator=proposal_generator, roi_heads=roi_heads)
+        assert set(more) <= {"input_format", "vis_period"}
+        original(self, **parts, pixel_mean=pixel_mean, pixel_std=pixel_std, **more)
+
+    monkeypatch.setattr(modeling.GeneralizedRCNN, "__init__", upstreams)
+    tiny.eval()
+    for lsj in (False, True):
+        tiny.lsj_postprocess = lsj
+        found = infer(detector(lsj_postprocess=lsj), inputs())
+        for one, other in zip(found, infer(tiny, inputs()), strict=True):
+            assert_same(one["instances"], other["instances"])

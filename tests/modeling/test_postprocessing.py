@@ -5,8 +5,8 @@ import pytest
 import torch
 from golden_models import load
 
-from detectron2.structures import Boxes, Instances
-from mimdet.modeling.postprocessing import lsj_postprocess
+from detectron2.structures import Boxes, Instances, ROIMasks
+from mimdet.modeling.postprocessing import image_masks, lsj_postprocess
 
 CASES = load("forward/lsj_postprocess.json.gz")
 
@@ -87,3 +87,12 @@ def test_mask_threshold_is_the_probability_from_which_a_pixel_belongs():
     inside = lsj_postprocess(given, 128, 128, mask_threshold=0.5).pred_masks[0]
     assert inside.sum() == 32 * 32 and inside[16:48, 16:48].all()
     assert not lsj_postprocess(given, 128, 128, mask_threshold=0.7).pred_masks.any()
+
+
+def test_masks_may_stay_in_the_frames_of_their_boxes():
+    given = golden_inputs()[0]
+    regions = lsj_postprocess(given, 100, 120, paste_masks=False)
+    assert isinstance(regions.pred_masks, ROIMasks) and 0 < len(regions) < len(given)
+    pasted = lsj_postprocess(given, 100, 120)
+    assert torch.equal(image_masks(regions), pasted.pred_masks)
+    assert image_masks(pasted) is pasted.pred_masks

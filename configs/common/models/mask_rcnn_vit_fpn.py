@@ -15,5 +15,6 @@ model = L(GeneralizedRCNNImageListForward)(
     # Weighted by samples, so that processes with no or fewer regions count right.
     roi_heads=mask_rcnn_heads(convolutional=True, conv_norm="naiveSyncBN_N"),
     lsj_postprocess=False,
+    paste_masks=False,  # evaluators encode them as they leave the head
     **pixels(),
 )
