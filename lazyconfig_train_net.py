@@ -25,12 +25,14 @@ from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from mimdet.checkpoint.average import averaged_weights, check_choice
+from mimdet.checkpoint.card import Card
 from mimdet.checkpoint.evaluated import EvaluatedWeights, load_for_evaluation
 from mimdet.checkpoint.start import load_starting_weights
 from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.command_line import mistakes_in_one_line, overrides_last
 from mimdet.config import PackedConfig, key_behind, load_config
 from mimdet.engine.check_run import check, end_if_refused, number_of_processes
+from mimdet.engine.describe_run import make_card
 from mimdet.engine.evaluation import build_evaluator, describe_evaluation
 from mimdet.engine.follow_data import follow_data
 from mimdet.engine.hooks import (
@@ -125,6 +127,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
     ema_decay = OmegaConf.select(cfg, "train.ema.decay")
     ema = EMA(model, ema_decay) if ema_decay is not None else None
     loss_normalizer = LossNormalizer(model, cfg.train.checkpointer.period)
+    card = make_card(cfg, model) if comm.is_main_process() else None
     model = data_parallel(model, **cfg.train.ddp)
     trainer = build_trainer(
         model,
@@ -134,7 +137,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         amp_dtype=cfg.train.amp.get("dtype", "float16"),
         accumulation_steps=cfg.train.get("accumulation_steps", 1),
     )
-    checkpointer = build_checkpointer(cfg, model, trainer=trainer)
+    checkpointer = build_checkpointer(cfg, model, card=card, trainer=trainer)
 
     def evaluate() -> dict:
         # After the last iteration the trainer's number is already that of the next one.
@@ -179,13 +182,16 @@ def start_from_files(cfg: DictConfig, model: nn.Module) -> None:
     load_starting_weights(model, entries, key_of=partial(key_behind, cfg))
 
 
-def build_checkpointer(cfg: DictConfig, model: nn.Module, **checkpointables) -> StrictCheckpointer:
+def build_checkpointer(
+    cfg: DictConfig, model: nn.Module, card: Card | None = None, **checkpointables
+) -> StrictCheckpointer:
     """The checkpointer of a run, with the allow-lists of its config."""
     return StrictCheckpointer(
         model,
         cfg.train.output_dir,
         allow_missing=cfg.train.get("allow_missing", ()),
         allow_unexpected=cfg.train.get("allow_unexpected", ()),
+        card=card,
         **checkpointables,
     )
 

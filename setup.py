@@ -38,10 +38,12 @@ setup(
         "msgspec>=0.18",
         "numpy",
         "Pillow",
+        "tqdm",
     ],
     extras_require={
         "lite": ["detectron2-lite"],  # from a clone: pip install ./detectron2-lite .
         "dev": ["pytest", "pytest-xdist", "ruff"],
         "tensorboard": ["tensorboard"],
+        "video": ["av>=12"],
     },
 )

@@ -1,6 +1,7 @@
 """mimdet: detection with backbones pre-trained by masked image modelling."""
 
 import sys
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -23,3 +24,12 @@ class _WithoutDetectron2:
 # Last, so that it is asked only about a package that nobody else finds. Not an error here: some
 # parts, such as the layers, do without Detectron2.
 sys.meta_path.append(_WithoutDetectron2)
+
+
+def __getattr__(name: str) -> Any:
+    """`mimdet.Predictor`, imported when it is asked for: it takes seconds, and Detectron2."""
+    if name != "Predictor":
+        raise AttributeError(f"module 'mimdet' has no attribute {name!r}")
+    from mimdet.analysis.predictor import Predictor
+
+    return Predictor

@@ -13,6 +13,7 @@ from pathlib import Path
 from mimdet.installed import folder
 
 _TOOLS = {
+    "predict": "predict",
     "check": "check_dataset",
     "draw": "draw_predictions",
     "reconstruct": "draw_reconstructions",

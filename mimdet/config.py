@@ -2,9 +2,11 @@
 
 import difflib
 import enum
+import os
 import pickle
 import pydoc
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
@@ -71,6 +73,15 @@ def load_config(
     cfg = apply_overrides(cfg, overrides)
     _require_use_of_mae_file(cfg, path)
     return cfg
+
+
+def load_config_text(text: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """`load_config` for a config that lies in another file, as that of a checkpoint's card."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "config.yaml")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return load_config(path, overrides)
 
 
 def _refuse_calls(path: str) -> None:

@@ -21,7 +21,7 @@ _BELOW_ANALYSIS = {
 
 # part -> what it may import besides the standard library and itself
 ALLOWED = {
-    "mimdet": set(),
+    "mimdet": {"mimdet.analysis.predictor"},  # once it is asked for
     "mimdet.layers": _EVERYWHERE,
     "mimdet.modeling": _EVERYWHERE
     | {"mimdet.layers", "detectron2.modeling", "detectron2.layers", "detectron2.structures"},
@@ -44,7 +44,8 @@ ALLOWED = {
     | {"detectron2.__version__", "mimdet.__version__"},
     "mimdet.analysis": _EVERYWHERE
     | _BELOW_ANALYSIS
-    | {"detectron2", "omegaconf", "PIL", "torchvision"},
+    | {"detectron2", "omegaconf", "PIL", "torchvision", "tqdm"}
+    | {"av", "supervision"},  # extras
     "mimdet.report": set(),  # a report can be made where nothing is installed
     "mimdet.config": {
         "mimdet.find_config",

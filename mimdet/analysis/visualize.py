@@ -44,11 +44,12 @@ def draw_comparison(
     truth = [a for a in dataset_dict.get("annotations", []) if not a.get("iscrowd", 0)]
     found = model.eval()([model_input])[0]["instances"].to("cpu")
     shown = found[found.scores >= score_threshold]
+    numbers = shown.pred_classes.tolist()
     return side_by_side(
         [
             Panel(_draw_truth(image, truth, class_names), "Ground truth", _counted(len(truth))),
             Panel(
-                _draw_found(image, shown, class_names),
+                draw_detections(image, shown, [_name(k, class_names) for k in numbers]),
                 "Predictions",
                 _told(model, found.scores, len(shown), score_threshold),
             ),
@@ -80,13 +81,20 @@ def _draw_truth(
     return _draw(image, boxes, masks, classes, [_name(k, names) for k in classes])
 
 
-def _draw_found(image: np.ndarray, found: Instances, names: Sequence[str]) -> Image.Image:
+def draw_detections(image: np.ndarray, found: Instances, names: Sequence[str]) -> Image.Image:
+    """Draw detections into an image, which is enlarged if it is small.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        found: N detections, on the CPU.
+        names: what each of them is called.
+    """
     boxes = found.pred_boxes.tensor.tolist()
     # As arrays: upstream's visualizer knows no list of tensors.
     masks = list(image_masks(found).numpy()) if found.has("pred_masks") else [None] * len(found)
     classes = found.pred_classes.tolist()
     scores = found.scores.tolist()
-    labels = [f"{_name(k, names)} {s:.0%}" for k, s in zip(classes, scores, strict=True)]
+    labels = [f"{name} {score:.0%}" for name, score in zip(names, scores, strict=True)]
     return _draw(image, boxes, masks, classes, labels)
 
 

@@ -11,7 +11,7 @@ _ENCODER = "backbone.bottom_up.encoder."
 
 
 def identify_detector(names: Names) -> tuple[str, str, str] | None:
-    """Kind, description and remedy, see `mimdet.checkpoint.identity.Identity`.
+    """Kind and description, see `mimdet.checkpoint.identity.Identity`, and a config that fits.
 
     Args:
         names: the state dict, without prefixes of wrapping modules.
@@ -25,8 +25,7 @@ def identify_detector(names: Names) -> tuple[str, str, str] | None:
                 what, config = tell(names)
             except KeyError:  # part of a detector, without the names that tell its size
                 return None
-            remedy = f"use {config} with train.init_checkpoint=FILE"
-            return kind, f"{what}, {_classes(names)}", remedy
+            return kind, f"{what}, {_classes(names)}", config
     return None
 
 

@@ -31,12 +31,14 @@ class Identity(NamedTuple):
         keys: the config keys that take it, of `WHOLE` and `START`.
         what: what it is, as the end of "it is ...".
         remedy: what to do with it here.
+        config: of a whole detector that fits a config of ours, its name for `find_config`.
     """
 
     kind: str
     keys: tuple[str, ...]
     what: str
     remedy: str
+    config: str | None = None
 
 
 def identify(state_dict: Names) -> Identity:
@@ -48,7 +50,10 @@ def identify(state_dict: Names) -> Identity:
     """
     names = {re.sub(r"^(module\.|_orig_mod\.)+", "", n): t for n, t in state_dict.items()}
     if found := identify_detector(names):
-        return Identity(found[0], (WHOLE,), *found[1:])
+        kind, what, config = found
+        remedy = f"use {config} with train.init_checkpoint=FILE"
+        name = re.match(r"(configs/\S+\.py)", config)
+        return Identity(kind, (WHOLE,), what, remedy, name and name[1])
     if any(name.startswith("network.") for name in names):
         return Identity("classifier", (WHOLE, START), *_classifier(names))
     bare = strip_prefixes(names)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from detectron2.checkpoint import DetectionCheckpointer
 from mimdet.checkpoint.address import is_address, local_file
+from mimdet.checkpoint.card import KEY as CARD_KEY
+from mimdet.checkpoint.card import Card, as_entry
 from mimdet.checkpoint.convert import detect_source
 from mimdet.checkpoint.file import read_checkpoint, state_dict_of
 from mimdet.checkpoint.identity import Identity, identify
@@ -46,6 +48,7 @@ class StrictCheckpointer(DetectionCheckpointer):
             have another shape there; they keep their value
             (``roi_heads.box_predictor.*`` to fine-tune on other classes).
         allow_unexpected: patterns of checkpoint names that the model need not have.
+        card: what the files say of themselves.
         **kwargs: those of DetectionCheckpointer.
     """
 
@@ -62,12 +65,20 @@ class StrictCheckpointer(DetectionCheckpointer):
         *,
         allow_missing: Sequence[str] = (),
         allow_unexpected: Sequence[str] = (),
+        card: Card | None = None,
         **kwargs: Any,
     ):
         super().__init__(model, save_dir, **kwargs)
+        self.card = card
         self.allow_missing = tuple(allow_missing)
         self.allow_unexpected = (*allow_unexpected, *_OBSOLETE)
         self._by_ends = False  # whether names are matched by their ends, which a path can ask for
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Save a checkpoint with the card, see `DetectionCheckpointer.save`."""
+        if self.card is not None:
+            kwargs[CARD_KEY] = as_entry(self.card)
+        super().save(name, **kwargs)
 
     def load(self, path: str | None, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load a checkpoint, see `DetectionCheckpointer.load`; without a path, nothing."""

@@ -1,0 +1,131 @@
+"""Detections in files: images, folders of them and videos; as pictures and as one JSON file."""
+
+import glob
+import itertools
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mimdet.analysis.pictures import picture_paths
+from mimdet.analysis.predictor import Prediction, Predictor, read_pixels
+from mimdet.analysis.videos import VIDEOS, annotate_video
+from mimdet.analysis.visualize import draw_detections
+from mimdet.data.imagenet.folder import images_below
+from mimdet.evaluation.results import write_json
+
+logger = logging.getLogger(__name__)
+
+PREDICTIONS = "predictions.json"
+
+
+@dataclass
+class Written:
+    """What `predict_files` did.
+
+    Attributes:
+        images: that were read.
+        objects: that were detected in them.
+        unreadable: files that could not be read.
+    """
+
+    images: int = 0
+    objects: int = 0
+    unreadable: list[str] = field(default_factory=list)
+
+
+def predict_files(
+    predictor: Predictor, sources: Sequence[str], output: str, batch: int = 1, draw: bool = True
+) -> Written:
+    """Detect in all images and videos of `sources`.
+
+    ``predictions.json`` in `output` lists the detections as COCO results do, with the file's name
+    besides the id, which is its place in the order of names, from 1. Pictures lie in `output` as
+    the images do below their common folder. A file that cannot be read is told and left out.
+
+    Args:
+        predictor: detects.
+        sources: images, folders, patterns such as ``photos/*.jpg``, videos.
+        output: folder to make.
+        batch: images that pass through the model together.
+        draw: whether pictures are written.
+
+    Raises:
+        FileNotFoundError: if a source is not there, or brings no image.
+        ValueError: if pictures would take the place of the images.
+    """
+    files = list(dict.fromkeys(itertools.chain(*map(_files_of, sources))))
+    videos = [file for file in files if file.lower().endswith(VIDEOS)]
+    images = [file for file in files if file not in set(videos)]
+    pictures = dict(zip(images, picture_paths(output, images, ".jpg"), strict=True))
+    written, entries = Written(), []
+    Path(output).mkdir(parents=True, exist_ok=True)
+    numbers = {file: number for number, file in enumerate(files, start=1)}
+    detected = _detect(predictor, images, batch, written)
+    for file, pixels, found in _with_progress(detected, len(images)):
+        entries += _named(found, numbers[file], file)
+        if draw:
+            pictures[file].parent.mkdir(parents=True, exist_ok=True)
+            drawn = draw_detections(pixels, found.instances, found.names)
+            drawn.save(pictures[file], quality=90)
+        _count(written, found)
+    for file in videos:
+        target = Path(output, f"{Path(file).stem}.mp4") if draw else None
+        for frame, found in annotate_video(predictor, file, target, batch):
+            entries += _named(found, numbers[file], file, frame=frame)
+            _count(written, found)
+    write_json(entries, Path(output, PREDICTIONS))
+    return written
+
+
+def _files_of(source: str) -> list[str]:
+    if os.path.isdir(source):
+        found = sorted(images_below(source))
+    elif os.path.exists(source):
+        found = [source]
+    else:
+        found = sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path))
+    if not found:
+        raise FileNotFoundError(
+            f"a source must be an image, a video, a folder of images or a pattern that fits some, "
+            f"and {source!r} is none of them"
+        )
+    return found
+
+
+def _detect(
+    predictor: Predictor, images: Sequence[str], batch: int, written: Written
+) -> Iterator[tuple[str, np.ndarray, Prediction]]:
+    """The images that can be read, their pixels and detections."""
+    for start in range(0, len(images), batch):
+        names, pixels = [], []
+        for file in images[start : start + batch]:
+            try:
+                pixels.append(read_pixels(file, "RGB"))
+                names.append(file)
+            except (OSError, ValueError) as e:
+                written.unreadable.append(file)
+                logger.warning(f"{file} cannot be read and is left out ({e})")
+        yield from zip(names, pixels, predictor.predict(pixels) if pixels else (), strict=True)
+
+
+def _with_progress(found: Iterable[Any], total: int) -> Iterable[Any]:
+    # Without a terminal no line can move, and a log of a thousand of them helps nobody.
+    return tqdm(found, total=total, unit=" images", disable=None)
+
+
+def _named(found: Prediction, number: int, file: str, **more: int) -> list[dict[str, Any]]:
+    return [
+        {**entry, "category_name": name, "file_name": file, **more}
+        for entry, name in zip(found.to_coco(number), found.names, strict=True)
+    ]
+
+
+def _count(written: Written, found: Prediction) -> None:
+    written.images += 1
+    written.objects += len(found)

@@ -1,0 +1,54 @@
+#!/usr/bin/env python
+r"""Detect objects in images and videos: pictures, and all detections in one predictions.json.
+
+    python tools/predict.py model_best.pth photos --output found
+    python tools/predict.py model_best.pth 'photos/**/*.jpg' film.mp4 --output found --score 0.3
+
+The checkpoint tells its config and classes. A released one is recognised, or takes --config-file.
+"""
+
+from mimdet.analysis.predict_files import PREDICTIONS, predict_files
+from mimdet.analysis.predictor import Predictor
+from mimdet.command_line import mistakes_in_one_line, tool_parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the command line, detect, draw and write."""
+    parser = tool_parser(__doc__)
+    parser.add_argument("checkpoint")
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="images, folders, videos")
+    parser.add_argument("--output", required=True, help="folder for pictures and detections")
+    parser.add_argument("--score", type=float, default=0.5, help="least score; default 0.5")
+    parser.add_argument("--sample-ratio", type=float, default=1.0, help="of MIMDet; default 1.0")
+    parser.add_argument("--batch", type=int, default=1, help="images at once; default 1")
+    parser.add_argument("--device", default="auto", help="cuda, cpu, ...; default auto")
+    parser.add_argument("--full-precision", action="store_true", help="on a GPU too")
+    parser.add_argument("--no-pictures", action="store_true", help="write predictions.json alone")
+    parser.add_argument("--config-file", help="for a checkpoint that does not tell it")
+    args = parser.parse_args(argv)
+    if args.batch < 1:
+        parser.error(f"--batch must be 1 or more, got {args.batch}")
+    with mistakes_in_one_line(parser):
+        predictor = Predictor(
+            args.checkpoint,
+            args.config_file,
+            device=args.device,
+            sample_ratio=args.sample_ratio,
+            score_threshold=args.score,
+            half=False if args.full_precision else None,
+        )
+        written = predict_files(
+            predictor, args.sources, args.output, args.batch, draw=not args.no_pictures
+        )
+    print(
+        f"{written.objects} objects of score {args.score:g} or more in {written.images} images: "
+        f"{args.output}/{PREDICTIONS}"
+    )
+    if written.unreadable:
+        print(f"{len(written.unreadable)} files could not be read, first {written.unreadable[0]}")
+    if not written.images:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
