@@ -1,9 +1,8 @@
 """`detectron2.data.transforms` against stored upstream numbers, hand-made cases and its errors."""
 
-import sys
-
 import numpy as np
 import pytest
+from fvcore.transforms import transform as fvcore
 from golden_data import assert_array, load
 from PIL import Image
 
@@ -624,8 +623,9 @@ def test_saturation_needs_three_channels():
 
 
 def test_all_transforms_of_fvcore_are_exported():
-    fvcore = sys.modules["fvcore.transforms.transform"]
-    assert all(getattr(T, name) is getattr(fvcore, name) for name in fvcore.__all__)
+    own = {"CropTransform"}
+    assert all(getattr(T, n) is getattr(fvcore, n) for n in fvcore.__all__ if n not in own)
+    assert all(issubclass(getattr(T, name), getattr(fvcore, name)) for name in own)
 
 
 def test_augmentations_apply_to_an_image_or_to_an_input_in_place():
@@ -643,3 +643,29 @@ def test_augmentations_apply_to_an_image_or_to_an_input_in_place():
 def test_names_of_the_first_releases_stand_for_the_same_classes():
     assert T.TransformGen is T.Augmentation
     assert issubclass(T.StandardAugInput, T.AugInput)
+
+
+@pytest.mark.lite
+def test_crop_gives_fvcores_polygons_and_asks_shapely_only_for_those_that_reach_the_window(
+    monkeypatch,
+):
+    asked = []
+    original = fvcore.CropTransform.apply_polygons
+
+    def note(self, polygons):
+        asked.extend(polygons)
+        return original(self, polygons)
+
+    random = np.random.RandomState(0)
+    x0, y0, width, height = 60, 40, 90, 70
+    crop = T.RandomCrop("absolute", (height, width))
+    assert isinstance(crop.get_transform(np.zeros((200, 200, 3), np.uint8)), T.CropTransform)
+    # inside, outside, across, touching the border, crossing themselves
+    polygons = [random.randint(0, 20, (random.randint(3, 9), 2)) * 10.0 for _ in range(300)]
+    polygons += [random.uniform(0, 40, (5, 2)) + random.uniform(0, 160, 2) for _ in range(300)]
+    wanted = fvcore.CropTransform(x0, y0, width, height).apply_polygons(polygons)
+    monkeypatch.setattr(fvcore.CropTransform, "apply_polygons", note)
+    found = T.CropTransform(x0, y0, width, height).apply_polygons(polygons)
+    assert len(found) == len(wanted) > 100
+    assert all(map(np.array_equal, found, wanted))
+    assert 100 < len(asked) < 450

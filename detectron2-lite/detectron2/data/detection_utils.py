@@ -175,22 +175,38 @@ def transform_instance_annotations(
         )
     if isinstance(transforms, (list, tuple)):
         transforms = T.TransformList(transforms)
+    box = box_to_transform(annotation)
+    annotation["bbox"] = transform_boxes(box[None], transforms, image_size)[0]
+    annotation["bbox_mode"] = BoxMode.XYXY_ABS
+    annotation.pop("keypoints", None)
+    if "segmentation" in annotation:
+        annotation["segmentation"] = transform_segmentation(
+            annotation["segmentation"], transforms, image_size
+        )
+    return annotation
+
+
+def box_to_transform(annotation: dict[str, Any]) -> np.ndarray:
+    """The box of an annotation in its image, float64 (4,) in XYXY_ABS.
+
+    Raises:
+        ValueError: if it is missing or damaged.
+    """
     box = _xyxy_box(annotation)
-    if (box[2:] < box[:2]).any():  # transforms would take the same box with swapped corners
+    if box[2] < box[0] or box[3] < box[1]:  # transforms would take it with swapped corners
         raise ValueError(
             "annotation must have a bbox whose width and height are at least 0, got "
             f"{annotation['bbox']!r} in mode {annotation['bbox_mode']!r}"
         )
-    box = transforms.apply_box(box[None])[0].clip(min=0)
+    return box
+
+
+def transform_boxes(
+    boxes: np.ndarray, transforms: T.Transform, image_size: tuple[int, int]
+) -> np.ndarray:
+    """Transform (N, 4) boxes in XYXY_ABS and clip them to the transformed image."""
     height, width = image_size
-    annotation["bbox"] = np.minimum(box, [width, height, width, height])
-    annotation["bbox_mode"] = BoxMode.XYXY_ABS
-    annotation.pop("keypoints", None)
-    if "segmentation" in annotation:
-        annotation["segmentation"] = _transform_segmentation(
-            annotation["segmentation"], transforms, image_size
-        )
-    return annotation
+    return np.minimum(transforms.apply_box(boxes).clip(min=0), [width, height, width, height])
 
 
 def annotations_to_instances(
@@ -263,7 +279,8 @@ def filter_empty_instances(
         kept &= instances.gt_boxes.nonempty(threshold=box_threshold)
     if by_mask and instances.has("gt_masks"):
         kept &= instances.gt_masks.nonempty()
-    return (instances[kept], kept) if return_mask else instances[kept]
+    left = instances if kept.all() else instances[kept]
+    return (left, kept) if return_mask else left
 
 
 def get_fed_loss_cls_weights(
@@ -332,7 +349,7 @@ def convert_PIL_to_numpy(image: Image.Image, format: str | None) -> np.ndarray:
         mode = "RGB" if format in ("BGR", _YUV) else format
         if mode in ("RGB", "L"):
             image.info.pop("transparency", None)  # not used, but Pillow warns of some kinds
-        image = image.convert(mode)
+        image = image if image.mode == mode else image.convert(mode)
     array = np.asarray(image)
     if format == "L":
         return array[:, :, None]
@@ -356,20 +373,23 @@ def _xyxy_box(annotation: dict[str, Any], name: str = "annotation") -> np.ndarra
     """The box as a new float64 (4,) array: transforms would truncate integers."""
     box, mode = _require(annotation, "bbox", name), _require(annotation, "bbox_mode", name)
     try:
-        finite = np.isfinite(np.array(box, dtype=np.float64)).all()  # None becomes NaN
+        xyxy = np.array(box, dtype=np.float64)  # None becomes NaN
+        finite = np.isfinite(xyxy).all()
     except (TypeError, ValueError):
         finite = False
     if not finite:
         raise ValueError(f"{name} must have a bbox of finite numbers, got {box!r}")
-    xyxy = np.array(BoxMode.convert(box, mode, BoxMode.XYXY_ABS), dtype=np.float64)
+    if mode != BoxMode.XYXY_ABS:
+        xyxy = np.array(BoxMode.convert(box, mode, BoxMode.XYXY_ABS), dtype=np.float64)
     if xyxy.shape != (4,):
         raise ValueError(f"{name} must have a bbox of four numbers, got {box!r}")
     return xyxy
 
 
-def _transform_segmentation(
+def transform_segmentation(
     segmentation: list | dict, transforms: T.Transform, image_size: tuple[int, int]
 ) -> list[np.ndarray] | np.ndarray:
+    """Transform polygons, or a mask given as RLE; see `transform_instance_annotations`."""
     if isinstance(segmentation, list):
         polygons = transforms.apply_polygons([_points(polygon) for polygon in segmentation])
         return [polygon.reshape(-1) for polygon in polygons]  # (n, 2) -> (2n,)

@@ -58,19 +58,21 @@ class BoxMode(IntEnum):
                 f"only XYXY_ABS and XYWH_ABS can be converted to each other, "
                 f"got {from_mode.name} to {to_mode.name}"
             )
-        boxes = _copy_as_tensor(box)
+        boxes = box.clone() if isinstance(box, Tensor) else _as_array(box)
         assert boxes.shape[-1:] == (4,), f"a box must be 4 numbers, got {box!r}"
         if to_mode == BoxMode.XYXY_ABS:
             boxes[..., 2:] += boxes[..., :2]
         else:
             boxes[..., 2:] -= boxes[..., :2]
-        if isinstance(box, Tensor):
-            return boxes
-        return boxes.numpy() if isinstance(box, np.ndarray) else type(box)(boxes.tolist())
+        return type(box)(boxes.tolist()) if isinstance(box, (list, tuple)) else boxes
 
 
-def _copy_as_tensor(box: list | tuple | np.ndarray | Tensor) -> Tensor:
-    return box.clone() if isinstance(box, Tensor) else torch.tensor(box)
+def _as_array(box: list | tuple | np.ndarray) -> np.ndarray:
+    """A copy in the type that `torch.tensor` takes, in which a single box needs more time."""
+    array = np.array(box)
+    if isinstance(box, np.ndarray) or any(isinstance(number, np.float64) for number in box):
+        return array
+    return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
 class TensorRows:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 import numpy as np
 from fvcore.transforms.transform import (
     BlendTransform,
-    CropTransform,
     HFlipTransform,
     NoOpTransform,
     PadTransform,
@@ -15,7 +14,7 @@ from fvcore.transforms.transform import (
 from PIL import Image
 
 from detectron2.data.transforms.augmentation import AugInput, Augmentation, as_augmentation
-from detectron2.data.transforms.transform import ResizeTransform
+from detectron2.data.transforms.transform import CropTransform, ResizeTransform
 
 __all__ = [
     "FixedSizeCrop",
