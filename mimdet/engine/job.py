@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def find_job(environ: Mapping[str, str], num_machines: int = 1) -> Job | None:
     """
     is_ranked = "RANK" in environ and "WORLD_SIZE" in environ
     if is_ranked and "LOCAL_RANK" in environ:
+        _check_own_task(environ)
         return _torchrun_job(environ)
     # A cluster may number its machines by these two, for `--num-machines` or for torchrun. Without
     # either every machine would train on its own.
@@ -84,12 +86,31 @@ def find_job(environ: Mapping[str, str], num_machines: int = 1) -> Job | None:
         )
     # mpirun may use srun to reach other machines, so that both have left their variables.
     for processes, job in (
-        (_number(environ, "OMPI_COMM_WORLD_SIZE", 1), _mpi_job),
+        (_number(environ, _OPEN_MPI.world_size, 1), partial(_mpi_job, names=_OPEN_MPI)),
+        (_processes_of_hydra(environ), partial(_mpi_job, names=_HYDRA)),
         (_tasks_of_step(environ), _slurm_job),
     ):
         if processes > 1:
             return None if processes == num_machines else job(environ)
     return None
+
+
+def _check_own_task(environ: Mapping[str, str]) -> None:
+    """Refuse torchrun's variables where they were exported once for all tasks of srun.
+
+    Each task would take itself for the same process.
+    """
+    tasks = _tasks_of_step(environ)
+    # torchrun, which may run in each task of srun, names its run; a script that exports does not.
+    if tasks == 1 or "TORCHELASTIC_RUN_ID" in environ:
+        return
+    own = _number(environ, "RANK"), _number(environ, "WORLD_SIZE")
+    if own != (_number(environ, "SLURM_PROCID"), tasks):
+        raise ValueError(
+            f"RANK={own[0]} and WORLD_SIZE={own[1]} contradict SLURM, whose srun has started this "
+            f"process as task {environ['SLURM_PROCID']} of {tasks}; unset RANK, WORLD_SIZE and "
+            "LOCAL_RANK, or let srun start torchrun once on each machine"
+        )
 
 
 def _torchrun_job(environ: Mapping[str, str]) -> Job:
@@ -104,15 +125,36 @@ def _torchrun_job(environ: Mapping[str, str]) -> Job:
     )
 
 
-def _mpi_job(environ: Mapping[str, str]) -> Job:
-    world_size = _number(environ, "OMPI_COMM_WORLD_SIZE")
-    local_size = _number(environ, "OMPI_COMM_WORLD_LOCAL_SIZE")
+@dataclass(frozen=True)
+class _Names:
+    """The variables of an mpirun."""
+
+    rank: str
+    world_size: str
+    local_rank: str
+    local_size: str
+
+
+_OPEN_MPI = _Names(*(f"OMPI_COMM_WORLD_{n}" for n in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")))
+# The mpirun of MPICH and Intel MPI.
+_HYDRA = _Names("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS")
+
+
+def _processes_of_hydra(environ: Mapping[str, str]) -> int:
+    # srun sets the first two as well (--mpi=pmi2), for its own tasks.
+    is_own = _HYDRA.local_size in environ or _tasks_of_step(environ) == 1
+    return _number(environ, _HYDRA.world_size, 1) if is_own else 1
+
+
+def _mpi_job(environ: Mapping[str, str], names: _Names) -> Job:
+    world_size = _number(environ, names.world_size)
+    local_size = _number(environ, names.local_size)
     address = "127.0.0.1" if local_size == world_size else ""
     return Job(
         "MPI",
-        _number(environ, "OMPI_COMM_WORLD_RANK"),
+        _number(environ, names.rank),
         world_size,
-        _number(environ, "OMPI_COMM_WORLD_LOCAL_RANK"),
+        _number(environ, names.local_rank),
         local_size,
         _meeting_point(environ, "MPI", address, 29500),
     )

@@ -5,14 +5,11 @@ each of them would train on its own, all into one folder.
 """
 
 import argparse
-import contextlib
 import gc
+import multiprocessing
 import os
-import threading
-import time
-import uuid
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+import sys
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,8 +20,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from detectron2 import engine
 from detectron2.utils import comm
 from mimdet.engine.job import Job, find_job
-
-_TIMEOUT = timedelta(minutes=30)  # that of Detectron2
+from mimdet.engine.meeting import TIMEOUT, announced_machines, meet
 
 
 def launch(
@@ -44,29 +40,51 @@ def launch(
         ValueError: if the environment tells of a job but not enough to join it.
     """
     job = find_job(os.environ, num_machines)
-    if job is None:
-        engine.launch(main, num_gpus, num_machines, machine_rank, dist_url, args)
-    else:
+    if job is not None:
         _run(job, main, args)
+        return
+    if num_gpus * num_machines > 1:  # else Detectron2 calls it right here
+        main, args = _with_forked_workers, (main, *args)
+    with announced_machines(dist_url, machine_rank, num_machines):
+        engine.launch(main, num_gpus, num_machines, machine_rank, dist_url, args)
+
+
+def _with_forked_workers(main: Callable[..., Any], *args: Any) -> None:
+    """Run `main` in a process that Detectron2 has spawned, so that its data loaders fork workers.
+
+    A spawned process spawns its own children too: each worker would import torch and the script
+    anew, which takes as long as the start of a rank, and all of them at the same time.
+
+    Forking is safe here as it is in a training of one process or of torchrun, where every loader of
+    torch on Linux forks. Workers use neither CUDA nor the process group, of which they have a copy
+    that they leave alone: batches are pinned and moved to the GPU by their parent, and they end by
+    `_exit`, without closing what is not theirs. Of the parent's threads (NCCL, gloo) a worker has
+    none; the locks that these might hold are not among those that it takes, and Python and the C
+    library put theirs in order at a fork.
+    """
+    if sys.platform == "linux":  # on macOS system libraries do not survive a fork
+        multiprocessing.set_start_method("fork", force=True)
+    main(*args)
 
 
 def _run(job: Job, main: Callable[..., Any], args: tuple) -> None:
     has_gpu = torch.cuda.is_available()
+    gpu = ""
     if has_gpu:
-        torch.cuda.set_device(job.local_rank)
+        # srun --gpus-per-task=1 hides the GPUs of the others: each process sees its own as 0.
+        torch.cuda.set_device(job.local_rank if torch.cuda.device_count() > 1 else 0)
+        gpu = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
     this = f"{job.starter}: rank {job.rank} of {job.world_size}"
-    others = "the others" if job.rank == 0 else "rank 0"
     print(f"{this} joins the run at {job.meeting_point}", flush=True)
-    with _repeated(f"{this} still waits for {others} at {job.meeting_point}"):
-        dist.init_process_group(
-            "nccl" if has_gpu else "gloo",
-            **_meeting(job),
-            rank=job.rank,
-            world_size=job.world_size,
-            timeout=_TIMEOUT,
-        )
-        comm.create_local_process_group(job.local_size)
-        comm.synchronize()
+    dist.init_process_group(
+        "nccl" if has_gpu else "gloo",
+        store=meet(job, gpu),
+        rank=job.rank,
+        world_size=job.world_size,
+        timeout=TIMEOUT,
+    )
+    comm.create_local_process_group(job.local_size)
+    comm.synchronize()
     # `record` tells torchrun the exception, for its summary of a failed run.
     (record(main) if job.starter == "torchrun" else main)(*args)
     # Nobody closes its connections while another still uses them, and what holds the group (a
@@ -75,56 +93,6 @@ def _run(job: Job, main: Callable[..., Any], args: tuple) -> None:
     comm.synchronize()
     gc.collect()
     dist.destroy_process_group()
-
-
-def _meeting(job: Job) -> dict[str, Any]:
-    """Where the processes meet, as arguments of `init_process_group`."""
-    if job.starter != "torchrun":
-        return {"init_method": job.meeting_point}
-    store, _, _ = next(
-        dist.rendezvous(job.meeting_point, job.rank, job.world_size, timeout=_TIMEOUT)
-    )
-    return {"store": dist.PrefixStore(_agree_on_name(store, job), store)}
-
-
-def _agree_on_name(store: dist.Store, job: Job) -> str:
-    """A name for this start of the job, which no earlier one has used.
-
-    torchrun keeps its store when it starts the processes again, and with it the addresses of those
-    that have died. Machines may count restarts differently, so rank 0 draws a name. The others
-    cannot take it for an older one: it comes as the answer to a word that each draws anew.
-    """
-    word = uuid.uuid4().hex
-    if job.rank > 0:
-        store.set(f"asked/{job.rank}", word)
-        store.wait([f"answer/{word}"], _TIMEOUT)
-        name = store.get(f"answer/{word}").decode()
-        store.set(f"{name}/{job.rank}", "")
-        return name
-    missing = list(range(1, job.world_size))
-    while missing:
-        for rank in missing:
-            if store.check([f"asked/{rank}"]):  # perhaps by one that has died: ask again later
-                store.set(f"answer/{store.get(f'asked/{rank}').decode()}", word)
-        missing = [rank for rank in missing if not store.check([f"{word}/{rank}"])]
-        time.sleep(0.01)
-    return word
-
-
-@contextlib.contextmanager
-def _repeated(message: str, seconds: float = 30.0) -> Iterator[None]:
-    """Print a message again and again until the block ends."""
-    ended = threading.Event()
-
-    def tell() -> None:
-        while not ended.wait(seconds):
-            print(message, flush=True)
-
-    threading.Thread(target=tell, daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
 
 
 def check_processes(args: argparse.Namespace, default_url: str) -> None:
@@ -152,11 +120,13 @@ def check_processes(args: argparse.Namespace, default_url: str) -> None:
     else:
         processes = job.local_size
         job.check_flags(args.num_gpus, args.num_machines)
-    if torch.cuda.is_available() and processes > torch.cuda.device_count():
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else processes
+    # A task of srun or mpirun that sees one GPU may have it to itself, see `meet`.
+    has_own = visible == 1 and job is not None and job.starter != "torchrun"
+    if processes > visible and not has_own:
         raise ValueError(
             f"--num-gpus must be at most the number of GPUs that a process sees on this machine, "
-            f"which is {torch.cuda.device_count()}, got {processes}"
-            + (f" by {job.starter}" if job else "")
+            f"which is {visible}, got {processes}" + (f" by {job.starter}" if job else "")
         )
 
 

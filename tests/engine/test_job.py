@@ -26,6 +26,14 @@ MPI = {
     "MASTER_ADDR": "10.0.0.1",
 }
 
+HYDRA = {
+    "PMI_RANK": "5",
+    "PMI_SIZE": "8",
+    "MPI_LOCALRANKID": "1",
+    "MPI_LOCALNRANKS": "4",
+    "MASTER_ADDR": "10.0.0.1",
+}
+
 
 def without(environ: dict[str, str], *names: str) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name not in names}
@@ -38,7 +46,15 @@ def without(environ: dict[str, str], *names: str) -> dict[str, str]:
         (STEP, "SLURM", "tcp://gpu07:24194"),
         (MPI, "MPI", "tcp://10.0.0.1:29500"),
         ({**STEP, "MASTER_ADDR": "head", "MASTER_PORT": "5"}, "SLURM", "tcp://head:5"),
-        ({**STEP, **TORCHRUN}, "torchrun", "env://"),  # torchrun in a task of srun
+        (HYDRA, "MPI", "tcp://10.0.0.1:29500"),
+        ({**STEP, **TORCHRUN}, "torchrun", "env://"),  # exported by each task for itself
+        (
+            {**STEP, **TORCHRUN, "SLURM_PROCID": "1", "TORCHELASTIC_RUN_ID": "none"},
+            "torchrun",  # which each task of srun has started
+            "env://",
+        ),
+        ({**STEP, "PMI_RANK": "5", "PMI_SIZE": "8"}, "SLURM", "tcp://gpu07:24194"),
+        ({**STEP, **HYDRA}, "MPI", "tcp://10.0.0.1:29500"),
         ({**STEP, **MPI}, "MPI", "tcp://10.0.0.1:29500"),  # mpirun that reaches others by srun
     ],
 )
@@ -106,6 +122,12 @@ def test_one_process_per_machine_follows_the_command_line(environ):
         ),
         (without(STEP, "SLURM_STEP_NUM_NODES", "SLURM_NNODES"), "SLURM_NNODES must be .* got ''"),
         (without(STEP, "SLURM_LOCALID"), "SLURM_LOCALID must be a whole number"),
+        (
+            {**STEP, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"},
+            "RANK=0 and WORLD_SIZE=1 contradict SLURM, .* as task 5 of 8; unset RANK",
+        ),
+        ({**STEP, **TORCHRUN, "SLURM_PROCID": "4"}, "RANK=5 .* task 4 of 8"),
+        (without(HYDRA, "MPI_LOCALNRANKS"), "MPI_LOCALNRANKS must be a whole number"),
         (without(MPI, "MASTER_ADDR"), "MPI does not name the machine of rank 0"),
         (without(MPI, "OMPI_COMM_WORLD_LOCAL_SIZE"), "OMPI_COMM_WORLD_LOCAL_SIZE must be"),
     ],

@@ -4,9 +4,12 @@ Detectron2's `launch` is replaced by one that, as upstream's, knows nothing of t
 """
 
 import json
+import multiprocessing
+import re
 import socket
 import time
 from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -17,8 +20,14 @@ import toy_runs
 from detectron2 import engine
 from detectron2.utils import comm
 from mimdet.engine import launch as module
+from mimdet.engine import meeting
+from mimdet.engine.job import Job
 from mimdet.engine.launch import check_processes, launch
 
+SLURM = {
+    **{"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"},
+    **{"SLURM_NNODES": "1", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"},
+}
 DEFAULT = "tcp://127.0.0.1:50000"
 
 
@@ -64,7 +73,13 @@ needs_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about processe
 
 def test_a_process_that_nobody_has_started_starts_others_by_detectron2(started):
     launch(print, 4, num_machines=2, machine_rank=1, dist_url="tcp://a:1", args=("x",))
-    assert started == [(print, 4, 2, 1, "tcp://a:1", ("x",))]
+    (arguments,) = started
+    assert arguments[1:] == (4, 2, 1, "tcp://a:1", (print, "x"))
+
+
+def test_a_training_of_one_process_runs_as_detectron2_does_it(started):
+    launch(print, 1, dist_url="auto", args=("x",))
+    assert started == [(print, 1, 1, 0, "auto", ("x",))]
 
 
 @needs_cpu
@@ -111,11 +126,91 @@ def test_tasks_of_srun_are_one_training(toy_root, tmp_path, set_environment):
     assert [line["iteration"] for line in toy_runs.metrics(tmp_path) if "total_loss" in line] == [0]
 
 
+def in_threads(*calls):
+    """Run calls side by side; -> what each has raised, or None."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [future.exception() for future in [pool.submit(*call) for call in calls]]
+
+
+def jobs(size: int, starter: str = "SLURM") -> list[Job]:
+    place = f"tcp://127.0.0.1:{free_port()}"
+    return [Job(starter, rank, size, rank, size, place) for rank in range(size)]
+
+
 def test_who_waits_says_for_whom(capfd):
-    with module._repeated("rank 1 still waits", seconds=0.01):
-        time.sleep(0.2)
+    (first, second), store = jobs(2), dist.HashStore()
+
+    def comes_late():
+        time.sleep(0.3)
+        meeting.roll_call(store, "process", 1, 2, "there")
+
+    def waits():
+        meeting.roll_call(store, "process", 0, 2, "there", 0.1)
+
+    assert in_threads((waits,), (comes_late,)) == [None, None]
     said = capfd.readouterr().out.splitlines()
-    assert len(said) > 1 and set(said) == {"rank 1 still waits"}
+    assert said[0] == "waiting for 1 of 2 processes at there, 0 s (missing: {1})"
+
+    def host_is_late():
+        time.sleep(0.3)
+        meeting.meet(first)
+
+    assert in_threads((meeting.meet, second, "", 0.1), (host_is_late,)) == [None, None]
+    said = capfd.readouterr().out.splitlines()
+    assert said[0] == f"SLURM: waiting for rank 0 of 2 at {first.meeting_point}, 0 s"
+
+
+def test_machines_that_detectron2_lets_meet_say_for_whom_they_wait(capfd):
+    url = f"tcp://127.0.0.1:{free_port()}"
+    with meeting.announced_machines(url, 1, 2, period=0.05):
+        time.sleep(0.3)
+        store = meeting._tcp_store(url, is_host=True)  # as Detectron2 does on machine 0
+        time.sleep(0.5)
+        meeting.roll_call(store, "machine", 0, 2, url)
+    said = capfd.readouterr().out.splitlines()
+    assert f"waiting for machine 0 of 2 at {url}, 0 s" in said
+    assert f"waiting for 1 of 2 machines at {url}, 0 s (missing: {{0}})" in said
+
+
+def test_two_processes_on_one_gpu_are_refused():
+    same = in_threads(*((meeting.meet, job, "GPU-1") for job in jobs(2)))
+    message = r"SLURM: ranks 0 and 1 see the same GPU \(.* GPU-1\); .* \(--gpus-per-task=1\)"
+    assert all(re.match(message, str(error)) for error in same)
+    own = in_threads(*((meeting.meet, job, f"GPU-{job.rank}") for job in jobs(2)))
+    assert own == [None, None]
+
+
+def test_a_task_that_sees_its_own_gpu_alone_takes_that(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: taken[0])
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Namespace(uuid="GPU-7"))
+
+    class Met(Exception):
+        pass
+
+    def meets(job, device):
+        raise Met(device)
+
+    monkeypatch.setattr(module, "meet", meets)
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    check()
+    with pytest.raises(Met, match="^GPU-7$"):
+        launch(print, 1)
+    assert taken == [0]
+
+
+def start_method_of_workers(folder):
+    (folder / f"{comm.get_rank()}").write_text(multiprocessing.get_start_method())
+
+
+@needs_cpu
+def test_workers_of_spawned_ranks_are_forked(tmp_path):
+    launch(start_method_of_workers, 2, dist_url="auto", args=(tmp_path,))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["fork", "fork"]
 
 
 # --- Command lines --------------------------------------------------------------------------------
