@@ -142,13 +142,6 @@ def test_period_and_end_in_one_iteration_save_twice(tmp_path):
 
 
 @pytest.mark.lite
-def test_checkpoints_of_the_run_before_the_resume_are_deleted_in_time(tmp_path):
-    run_with_checkpoints(tmp_path, 0, 4, period=2)
-    run_with_checkpoints(tmp_path, 4, 8, period=2, max_to_keep=2)
-    assert checkpoints(tmp_path) == ["model_0000005.pth", "model_0000007.pth", "model_final.pth"]
-
-
-@pytest.mark.lite
 @pytest.mark.parametrize(
     "kwargs",
     [
