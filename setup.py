@@ -39,11 +39,13 @@ setup(
         "numpy",
         "Pillow",
         "tqdm",
+        "safetensors",
     ],
     extras_require={
         "lite": ["detectron2-lite"],  # from a clone: pip install ./detectron2-lite .
         "dev": ["pytest", "pytest-xdist", "ruff"],
         "tensorboard": ["tensorboard"],
         "video": ["av>=12"],
+        "onnx": ["onnx", "onnxscript", "onnxruntime"],
     },
 )

@@ -20,7 +20,8 @@ _TOOLS = {
     "inspect": "inspect_checkpoint",
     "analyze": "analyze_model",
     "convert": "convert_checkpoint",
-    "export": "export_checkpoint",
+    "export": "export",
+    "weights": "export_checkpoint",
     "groups": "print_param_groups",
     "toy": "make_toy_dataset",
 }

@@ -59,7 +59,7 @@ def predict_files(
         FileNotFoundError: if a source is not there, or brings no image.
         ValueError: if pictures would take the place of the images.
     """
-    files = list(dict.fromkeys(itertools.chain(*map(_files_of, sources))))
+    files = list(dict.fromkeys(itertools.chain(*map(files_of, sources))))
     videos = [file for file in files if file.lower().endswith(VIDEOS)]
     images = [file for file in files if file not in set(videos)]
     pictures = dict(zip(images, picture_paths(output, images, ".jpg"), strict=True))
@@ -83,7 +83,12 @@ def predict_files(
     return written
 
 
-def _files_of(source: str) -> list[str]:
+def files_of(source: str) -> list[str]:
+    """The files that a source stands for: itself, those below a folder, those of a pattern.
+
+    Raises:
+        FileNotFoundError: if there are none.
+    """
     if os.path.isdir(source):
         found = sorted(images_below(source))
     elif os.path.exists(source):

@@ -126,7 +126,7 @@ class Predictor:
                 f"was trained with {type(mapper).__name__}"
             )
         self._image_format = mapper.image_format
-        self._augmentations: T.AugmentationList = mapper.augmentations
+        self.augmentations: T.AugmentationList = mapper.augmentations
         self.model = trained_model(cfg).eval()
         self.device = torch.device(device)
         self.score_threshold = score_threshold
@@ -157,7 +157,7 @@ class Predictor:
     def _prepare(self, image: ImageLike) -> dict[str, Any]:
         pixels = read_pixels(image, self._image_format)
         augmented = T.AugInput(pixels)
-        self._augmentations(augmented)
+        self.augmentations(augmented)
         channels_first = np.atleast_3d(augmented.image).transpose(2, 0, 1)
         height, width = pixels.shape[:2]
         return {

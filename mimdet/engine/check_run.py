@@ -6,7 +6,6 @@ import sys
 
 from detectron2.utils import comm
 from mimdet.engine.job import find_job
-from mimdet.engine.output_folder import look_at_folder
 from mimdet.engine.preflight import preflight
 from mimdet.engine.resume import is_resuming
 
@@ -36,9 +35,6 @@ def check(args: argparse.Namespace) -> None:
     )
     found = preflight(cfg, number_of_processes(args), args.eval_only, is_resuming(cfg, args.resume))
     found.plan[:0] = args.notes
-    # the process that will own the folder, before any other one of the job can own it
-    if not args.eval_only and (job.rank if job else args.machine_rank) == 0:
-        found.attempt(lambda: look_at_folder(cfg, args.resume))
     for kind, lines in (("", found.plan), ("warning: ", found.warnings), ("error: ", found.errors)):
         for line in lines:
             print(f"preflight: {kind}{line}", file=sys.stderr if kind else sys.stdout, flush=True)

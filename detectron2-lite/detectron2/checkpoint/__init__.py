@@ -1,3 +1,4 @@
-from fvcore.common.checkpoint import Checkpointer, PeriodicCheckpointer
+from fvcore.common.checkpoint import Checkpointer
 
 from detectron2.checkpoint.detection_checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.periodic import PeriodicCheckpointer

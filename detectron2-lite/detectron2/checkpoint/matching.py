@@ -11,7 +11,9 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 
-def match_by_suffix(model: Mapping[str, Tensor], checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def match_by_suffix(
+    model: Mapping[str, Tensor], checkpoint: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Rename checkpoint entries to the model entries whose names they end.
 
     Args:
@@ -19,7 +21,8 @@ def match_by_suffix(model: Mapping[str, Tensor], checkpoint: Mapping[str, Any]) 
         checkpoint: name to tensor or array.
 
     Returns:
-        The renamed entries, followed by those that match nothing.
+        The renamed entries, followed by those that match nothing, and the dict from model entry to
+        checkpoint entry.
 
     Raises:
         ValueError: one checkpoint entry matches two model entries.
@@ -44,7 +47,7 @@ def match_by_suffix(model: Mapping[str, Tensor], checkpoint: Mapping[str, Any]) 
         _log_matches(mapping, model)
     taken = set(mapping.values())
     rest = {name: value for name, value in checkpoint.items() if name not in taken}
-    return {name: checkpoint[match] for name, match in mapping.items()} | rest
+    return {name: checkpoint[match] for name, match in mapping.items()} | rest, mapping
 
 
 def _longest_suffix(name: str, candidates: Mapping[str, Any]) -> str | None:

@@ -194,13 +194,7 @@ class PeriodicCheckpointer(PeriodicCheckpointerBase, HookBase):
     """
 
     def before_train(self) -> None:
-        """Take over the length of training.
-
-        Raises:
-            ValueError: the period is not positive.
-        """
-        if self.period < 1:
-            raise ValueError(f"the period of checkpoints must be positive, got {self.period}")
+        """Take over the length of training."""
         self.max_iter = self.trainer.max_iter
 
     def after_step(self) -> None:

@@ -175,8 +175,7 @@ class Visualizer:
 
         Raises:
             NotImplementedError: for keypoints.
-            ValueError: masks have another shape, or the arguments differ in length.
-            AssertionError: boxes have another shape.
+            ValueError: boxes or masks have another shape, or the arguments differ in length.
         """
         if keypoints is not None:
             raise NotImplementedError(
@@ -314,7 +313,8 @@ class Visualizer:
         if not bitmap.any() or bitmap.sum() < area_threshold:
             return self.output
         color = self._new_colors(1)[0] if color is None else color
-        canvas, inside = self.output.canvas, self._scaled(bitmap)
+        canvas = self.output.canvas
+        inside = Image.fromarray(bitmap.astype(np.uint8) * 255).resize(canvas.size)
         left, top, right, bottom = inside.getbbox() or (0, 0, 1, 1)
         # one pixel of nothing around, so that an object at the border has its outline there too
         box = (left - 1, top - 1, right + 1, bottom + 1)
@@ -348,7 +348,10 @@ class Visualizer:
         """
         likely = self._bitmap(np.asarray(soft_mask) > 0.5)
         color = self._new_colors(1)[0] if color is None else color
-        self.output.canvas.paste(rgb(color), (0, 0), self._scaled(np.clip(soft_mask, 0, 1) * alpha))
+        canvas = self.output.canvas
+        opacity = (np.clip(soft_mask, 0, 1) * alpha * 255).round().astype(np.uint8)
+        opacity = Image.fromarray(opacity).resize(canvas.size)
+        canvas.paste(rgb(color), (0, 0), opacity)
         if text is not None and likely.any():
             self.draw_text(text, _middle(likely), color=color)
         return self.output
@@ -374,13 +377,8 @@ class Visualizer:
     def _grey_outside(self, bitmaps: Sequence[np.ndarray]) -> None:
         outside = ~np.any([np.zeros(self.img.shape[:2], dtype=bool), *bitmaps], axis=0)
         canvas = self.output.canvas
-        canvas.paste(canvas.convert("L").convert("RGB"), (0, 0), self._scaled(outside))
-
-    def _scaled(self, opacity: np.ndarray) -> Image.Image:
-        """(H, W) numbers in [0, 1] in the size of the picture, as Pillow takes a mask."""
-        # A mask times uint8 stays of one byte per pixel, and there may be hundreds of them.
-        levels = (opacity * np.uint8(255)).round().astype(np.uint8)
-        return Image.fromarray(levels).resize(self.output.canvas.size)
+        where = Image.fromarray(outside.astype(np.uint8) * 255).resize(canvas.size)
+        canvas.paste(canvas.convert("L").convert("RGB"), (0, 0), where)
 
     def _bitmaps(self, masks: Any) -> list[np.ndarray]:
         """Masks of any accepted kind as (H, W) bool arrays."""
@@ -426,9 +424,14 @@ class Visualizer:
 
 
 def _corners(boxes: Boxes | np.ndarray | Tensor | Sequence) -> np.ndarray:
-    if not isinstance(boxes, Boxes):
-        boxes = Boxes(boxes if isinstance(boxes, Tensor) else np.asarray(boxes))
-    return boxes.tensor.detach().cpu().numpy()
+    boxes = boxes.tensor if isinstance(boxes, Boxes) else boxes
+    boxes = boxes.detach().cpu() if isinstance(boxes, Tensor) else boxes
+    array = np.asarray(boxes, dtype=float)
+    if array.size == 0:
+        return array.reshape(-1, 4)[:0]
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"boxes must be (N, 4) corners x0, y0, x1, y1, got shape {array.shape}")
+    return array
 
 
 def _areas(
