@@ -43,6 +43,7 @@ from mimdet.engine.hooks import (
     Throughput,
 )
 from mimdet.engine.launch import check_processes, launch
+from mimdet.engine.memory import MemoryGivenBack
 from mimdet.engine.output_folder import make_output_folder
 from mimdet.engine.own_data import DEFAULT_CONFIG, load_own_data
 from mimdet.engine.preflight import NO_EVALUATOR
@@ -151,7 +152,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         [
             hooks.IterationTimer(),
             Throughput(batch_size, train_loader) if batch_size else None,
-            RepeatableRandomness(train_loader),
+            RepeatableRandomness(train_loader, batch_size),
             RecentScalars(),
             GradientClipping(max_norm) if max_norm is not None else None,
             ema,
@@ -161,6 +162,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
             if comm.is_main_process()
             else None,
             hooks.EvalHook(cfg.train.eval_period, evaluate),
+            MemoryGivenBack(),
         ]
     )
     rest = checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)

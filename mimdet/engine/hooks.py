@@ -28,10 +28,12 @@ class RepeatableRandomness(HookBase):
 
     Args:
         data_loader: of the training.
+        total_batch_size: images per iteration over all processes, if known.
     """
 
-    def __init__(self, data_loader: Any):
+    def __init__(self, data_loader: Any, total_batch_size: int | None = None):
         self._data_loader = data_loader
+        self._total_batch_size = total_batch_size
         self._seed = comm.shared_random_seed()
 
     def before_train(self) -> None:
@@ -47,8 +49,12 @@ class RepeatableRandomness(HookBase):
         seed_all_rng(int(entropy.generate_state(1)[0]))
 
     def state_dict(self) -> dict[str, Any]:
-        """The seed, which a configuration need not name, and how many processes there are."""
-        return {"seed": self._seed, "processes": comm.get_world_size()}
+        """The seed, which a configuration need not name, and what the batches depend on too."""
+        return {
+            "seed": self._seed,
+            "processes": comm.get_world_size(),
+            "batch": self._total_batch_size,
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over the seed of the interrupted run; warn of what will differ from it."""
@@ -66,6 +72,16 @@ class RepeatableRandomness(HookBase):
                 "on at the same position of the stream of images. What the model draws differs "
                 "from here on, and with aspect_ratio_grouping so do the batches; a few images that "
                 "waited for their batch may come twice or not at all in this epoch"
+            )
+        before, now = state_dict.get("batch"), self._total_batch_size
+        # Batch i stays a function of the seed and i: a position kept from before would have to be
+        # carried through all later resumes.
+        if None not in (before, now) and before != now:
+            logger.warning(
+                f"The run that is resumed had a dataloader.train.total_batch_size of {before}, and "
+                f"now it is {now}. It goes on with the images that a run with {now} from the start "
+                "would take in this iteration: at another position of their stream, so that some "
+                "come again or are left out once; optimizer.lr and train.max_iter are not adapted"
             )
 
 

@@ -57,7 +57,7 @@ def test_a_file_that_holds_no_seed_is_refused(tmp_path):
 
 def load_state(**state) -> None:
     np.random.seed(0)
-    hook = RepeatableRandomness([])
+    hook = RepeatableRandomness([], total_batch_size=4)
     hook.load_state_dict({**hook.state_dict(), **state})
 
 
@@ -65,6 +65,7 @@ def load_state(**state) -> None:
     "state, message",
     [
         ({"seed": 5}, "began with another seed (train.seed)"),
+        ({"batch": 2}, "had a dataloader.train.total_batch_size of 2, and now it is 4. It goes on"),
         ({"processes": 8}, "had 8 processes, and now there are 1. It goes on at the same position"),
     ],
 )
@@ -74,6 +75,11 @@ def test_what_a_resumed_run_cannot_repeat_is_said(state, message, caplog):
         assert not caplog.text
         load_state(**state)
     assert message in caplog.text
+
+
+def test_a_checkpoint_that_does_not_tell_the_batch_size_is_resumed_in_silence(caplog):
+    load_state(batch=None)
+    assert not caplog.text
 
 
 # --- The loader -----------------------------------------------------------------------------------
