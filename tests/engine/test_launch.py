@@ -10,7 +10,6 @@ import socket
 import time
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 
 import pytest
 import torch
@@ -104,26 +103,6 @@ def test_torchrun_learns_why_its_process_has_failed(torchrun, tmp_path):
         launch(main, 1)
     message = json.loads((tmp_path / "error.json").read_text())["message"]
     assert message["message"] == "FloatingPointError: the loss of image 139"
-
-
-@needs_cpu
-def test_tasks_of_srun_are_one_training(toy_root, tmp_path, set_environment):
-    common = {
-        **{"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"},
-        **{"SLURM_NNODES": "1", "MASTER_PORT": free_port()},
-    }
-    overrides = (*toy_runs.TINY, f"toy.root={toy_root}", f"train.output_dir={tmp_path}")
-    arguments = toy_runs.command(*overrides, "train.max_iter=1")
-    processes = []
-    with ExitStack() as stack:
-        for rank in (0, 1):
-            set_environment(**common, SLURM_PROCID=rank, SLURM_LOCALID=rank)
-            processes.append(stack.enter_context(toy_runs.started(arguments)))
-        logs = [process.communicate(timeout=200)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], logs[1][-3000:]
-    assert "SLURM: rank 1 of 2 joins the run at tcp://127.0.0.1:" in logs[1]
-    assert (tmp_path / "log.txt.rank1").exists()
-    assert [line["iteration"] for line in toy_runs.metrics(tmp_path) if "total_loss" in line] == [0]
 
 
 def in_threads(*calls):
