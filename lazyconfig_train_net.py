@@ -48,6 +48,7 @@ from mimdet.engine.output_folder import make_output_folder
 from mimdet.engine.own_data import DEFAULT_CONFIG, load_own_data
 from mimdet.engine.preflight import NO_EVALUATOR
 from mimdet.engine.resume import RecentScalars, build_train_loader, is_resuming, settle_seed
+from mimdet.engine.shared_index import share_index
 from mimdet.engine.trainer import build_trainer, data_parallel
 from mimdet.engine.writers import run_writers
 from mimdet.evaluation.results import InferenceTimer, save_results
@@ -83,7 +84,8 @@ def do_test(cfg: DictConfig, model: nn.Module, weights: EvaluatedWeights | None 
         return {}
     timer = InferenceTimer()
     results_file = Path(cfg.train.output_dir) / "results.json"
-    loader, evaluator = instantiate(cfg.dataloader.test), build_evaluator(cfg, results_file)
+    loader = instantiate(share_index(cfg.dataloader.test))
+    evaluator = build_evaluator(cfg, results_file)
     results = inference_on_dataset(model, loader, evaluator, callbacks=timer.callbacks)
     print_csv_format(results)
     if comm.is_main_process():

@@ -22,11 +22,11 @@ class RandomPairs(Dataset):
     dataset by numpy's global generator.
 
     Args:
-        dataset: standard dataset dicts.
+        dataset: standard dataset dicts, or a dataset that gives fresh copies of them.
     """
 
-    def __init__(self, dataset: list[dict[str, Any]]):
-        self._dataset = DatasetFromList(dataset)
+    def __init__(self, dataset: list[dict[str, Any]] | Dataset):
+        self._dataset = DatasetFromList(dataset) if isinstance(dataset, list) else dataset
 
     def __len__(self) -> int:
         return len(self._dataset)

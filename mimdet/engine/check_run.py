@@ -5,6 +5,7 @@ import os
 import sys
 
 from detectron2.utils import comm
+from mimdet.data.coco.read import forget_files
 from mimdet.engine.job import find_job
 from mimdet.engine.preflight import preflight
 from mimdet.engine.resume import is_resuming
@@ -34,6 +35,8 @@ def check(args: argparse.Namespace) -> None:
         flush=True,
     )
     found = preflight(cfg, number_of_processes(args), args.eval_only, is_resuming(cfg, args.resume))
+    if job is None and number_of_processes(args) > 1:
+        forget_files()  # the processes of the run read what they need; this one waits for them
     found.plan[:0] = args.notes
     for kind, lines in (("", found.plan), ("warning: ", found.warnings), ("error: ", found.errors)):
         for line in lines:

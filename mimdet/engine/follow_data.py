@@ -8,6 +8,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from mimdet.config import AUTO, all_keys
+from mimdet.data.shared_records import once_per_machine
 
 # Where a detector's config says its number of classes; its heads follow, unless told otherwise.
 _PLACES = ("model.num_classes", "model.roi_heads.num_classes")
@@ -19,6 +20,8 @@ def follow_data(cfg: DictConfig) -> None:
     ``num_classes="auto"`` becomes the number of classes of the training data, and a detector whose
     data come without masks, by ``dataloader.train.mapper.use_instance_mask=False`` or a dataset
     with ``missing_masks="boxes"``, loses its mask branch and becomes a detector of boxes.
+
+    Of the processes of a machine the first reads what the others need to know, so all call this.
 
     Args:
         cfg: a config whose `dataloader` and `model` are not built yet.
@@ -35,7 +38,8 @@ def follow_data(cfg: DictConfig) -> None:
                     node[key] = False
     for key, number in number_of_classes(cfg).items():
         if number == AUTO:
-            OmegaConf.update(cfg, key, len(classes_of_training(cfg)))
+            number = once_per_machine(lambda: len(classes_of_training(cfg)))
+            OmegaConf.update(cfg, key, number)
 
 
 def number_of_classes(cfg: DictConfig) -> dict[str, Any]:

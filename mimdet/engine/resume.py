@@ -13,6 +13,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
 from mimdet.data.detection_loader import build_repeatable_train_loader
+from mimdet.engine.shared_index import share_index
 
 _SEED_FILE = "seed.txt"
 
@@ -57,6 +58,7 @@ def build_train_loader(config: DictConfig) -> Iterable[Any]:
     Both take the same arguments and give the images in the same order, but Detectron2's depends
     on what its workers have done before, so that a run cannot resume exactly.
     """
+    config = share_index(config)
     target = config._target_
     target = locate(target) if isinstance(target, str) else target
     if target is build_detection_train_loader:

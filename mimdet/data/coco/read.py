@@ -115,6 +115,11 @@ def _read(
     return data
 
 
+def forget_files() -> None:
+    """Free what was read; who needs it again reads it again."""
+    _read.cache_clear()
+
+
 def rectangle(x: float, y: float, width: float, height: float) -> list[float]:
     """A box as a polygon."""
     return [x, y, x + width, y, x + width, y + height, x, y + height]
