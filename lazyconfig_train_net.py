@@ -32,6 +32,7 @@ from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.command_line import mistakes_in_one_line, overrides_last
 from mimdet.config import PackedConfig, key_behind, load_config
 from mimdet.engine.check_run import check, end_if_refused, number_of_processes
+from mimdet.engine.compiling import compile_blocks
 from mimdet.engine.describe_run import make_card
 from mimdet.engine.evaluation import build_evaluator, describe_evaluation
 from mimdet.engine.follow_data import follow_data
@@ -109,6 +110,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         train.starting_weights             what its parts take from files, where there is none; the
                                            lists of configs with `mae_checkpoint` follow that
         train.amp.{enabled, dtype}         automatic mixed precision
+        train.compile                      "blocks": torch.compile for transformer blocks
         train.accumulation_steps           pieces in which a batch passes through the model
         train.clip_grad.max_norm           if not None
         train.ema.decay                    if not None; the average is what is evaluated, and lies
@@ -129,6 +131,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
 
     ema_decay = OmegaConf.select(cfg, "train.ema.decay")
     ema = EMA(model, ema_decay) if ema_decay is not None else None
+    # after the average is made: a compiled block is no part of a copy
+    compile_blocks(model, cfg.train.get("compile", "off"))
     loss_normalizer = LossNormalizer(model, cfg.train.checkpointer.period)
     card = make_card(cfg, model) if comm.is_main_process() else None
     model = data_parallel(model, **cfg.train.ddp)

@@ -14,6 +14,9 @@ train = dict(
     max_iter=90000,
     # Mixed precision: "float16" (with a scaled loss; on CUDA only) or "bfloat16".
     amp=dict(enabled=False, dtype="float16"),
+    # "blocks": torch.compile for the transformer blocks, which takes a minute at the start. Other
+    # parts, and an evaluation by --eval-only, run as they are.
+    compile="off",
     # Pieces in which a batch passes through the model, to save memory. The batch size, and with it
     # the learning rate and the schedule, is that of the loader all the same.
     accumulation_steps=1,

@@ -48,9 +48,11 @@ def attend(
         return _by_the_letter(q, k, v, bias)
     is_table = isinstance(bias, TableBias)
     if kernel == "auto":
-        # On a CPU folding pays only where wider products are nearly free: in half precision.
+        # On a CPU folding pays only where wider products are nearly free: in half precision. A
+        # compiled graph would hold every chunk, and as many as the tokens at hand need.
         suits_cpu = is_table or q.dtype in (torch.float32, torch.float64)
-        kernel = "chunks" if q.device.type == "cpu" and suits_cpu else "folded"
+        in_chunks = q.device.type == "cpu" and suits_cpu and not torch.compiler.is_compiling()
+        kernel = "chunks" if in_chunks else "folded"
     if kernel == "chunks":
         return cpu_attention(q, k, v, bias)
     if is_table:

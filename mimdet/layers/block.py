@@ -99,24 +99,31 @@ def run(module: Callable[[Tensor], Tensor], x: Tensor, checkpointing: bool) -> T
     """
     if not (checkpointing and torch.is_grad_enabled()):
         return module(x)
+    buffers = _buffers(module)
+    if not buffers:  # the form that torch.compile can trace
+        return checkpoint(module, x, use_reentrant=False)
 
     def contexts():
-        return contextlib.nullcontext(), _kept_buffers(module)
+        return contextlib.nullcontext(), _kept(buffers)
 
     return checkpoint(module, x, use_reentrant=False, context_fn=contexts)
 
 
-@contextlib.contextmanager
-def _kept_buffers(module: Callable) -> Iterator[None]:
-    """Run a module, or a `partial` of one, on copies of its buffers."""
+def _buffers(module: Callable) -> list[tuple[nn.Module, str, Tensor]]:
+    """The buffers of a module, or of a `partial` of one: owner, name and value."""
     root = getattr(module, "func", module)
-    kept = [(m, name, b) for m in root.modules() for name, b in m.named_buffers(recurse=False)]
-    for owner, name, buffer in kept:
+    return [(m, name, b) for m in root.modules() for name, b in m.named_buffers(recurse=False)]
+
+
+@contextlib.contextmanager
+def _kept(buffers: list[tuple[nn.Module, str, Tensor]]) -> Iterator[None]:
+    """Let what runs inside work on copies of these buffers."""
+    for owner, name, buffer in buffers:
         setattr(owner, name, buffer.clone())
     try:
         yield
     finally:
-        for owner, name, buffer in kept:
+        for owner, name, buffer in buffers:
             setattr(owner, name, buffer)
 
 

@@ -127,7 +127,7 @@ class PosEmbedCache:
     batch would be waste. An entry is valid for one content of the table (loading a checkpoint
     changes the tensor's version), grid, device and dtype. A table that is being trained, that is
     one that takes a gradient, is never cached. Copies of a cache, made with their model, start
-    empty.
+    empty. A compiled network resizes in its graph: what a cache holds would be no part of that.
 
     Args:
         resize: called with the table and the size; makes the copy.
@@ -141,34 +141,37 @@ class PosEmbedCache:
     ):
         self.resize = resize
         self.max_entries = max_entries
-        # The original is kept beside its resized copy: while it lives, no other table can have its
-        # address, by which it is told apart.
-        self._tables: OrderedDict[tuple, tuple[Tensor, Tensor]] = OrderedDict()
+        # Resized copy, the original, and its version. The original is kept because another table
+        # may get the memory, and the id, of one that is freed.
+        self._tables: OrderedDict[tuple, tuple[Tensor, Tensor, int]] = OrderedDict()
 
     def __reduce__(self):
         return PosEmbedCache, (self.resize, self.max_entries)
 
     def get(self, pos_embed: Tensor, new_size: Hashable) -> Tensor:
         """`pos_embed` at `new_size`: by default its tokens' part (1, H * W, D) at (H, W)."""
+        if torch.compiler.is_compiling():
+            return self.resize(pos_embed, new_size)
         if pos_embed.requires_grad and torch.is_grad_enabled():
             self._tables.clear()  # the table is about to change: fused optimisers do not say so
             return self.resize(pos_embed, new_size)
-        key = (
-            new_size,
-            pos_embed.device,
-            pos_embed.dtype,
-            pos_embed.data_ptr(),
-            pos_embed._version,
-        )
-        if key not in self._tables:
+        key = (id(pos_embed), new_size, pos_embed.device, pos_embed.dtype)
+        if not self._is_valid(key, pos_embed):
             # A copy made in inference mode could not take part in training later.
             with torch.inference_mode(False), torch.no_grad():
                 resized = self.resize(pos_embed, new_size)
-            self._tables[key] = resized, pos_embed.detach()
+            self._tables[key] = resized, pos_embed.detach(), pos_embed._version
             if len(self._tables) > self.max_entries:
                 self._tables.popitem(last=False)
         self._tables.move_to_end(key)
         return self._tables[key][0]
+
+    def _is_valid(self, key: tuple, pos_embed: Tensor) -> bool:
+        """Whether the entry of `key` was made from this table as it is now."""
+        if key not in self._tables:
+            return False
+        _, original, version = self._tables[key]
+        return version == pos_embed._version and original.is_set_to(pos_embed)
 
 
 def interpolate_rel_pos_bias(bias: Tensor, new_size: tuple[int, int]) -> Tensor:

@@ -232,7 +232,8 @@ def sample_tokens(
             f"sample_ratio must keep at least one token, got {sample_ratio} for {L} tokens "
             "(model.backbone.bottom_up.sample_ratio); raise it or use larger images"
         )
-    noise = torch.rand(B, L, device=is_padding.device, generator=generator)
+    # torch.rand's numbers; itself it takes no generator while a graph of any size is traced
+    noise = torch.empty(B, L, device=is_padding.device).uniform_(generator=generator)
     noise = noise.masked_fill(is_padding, 100.0)  # sorts after every real token
     return noise.argsort(dim=1, stable=True)[:, :num_keep]
 

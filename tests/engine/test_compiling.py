@@ -1,0 +1,148 @@
+"""Backbones trace as one graph, and compiled blocks change no number."""
+
+import copy
+import logging
+
+import pytest
+import torch
+from golden_models import fill
+from torch import nn
+from torch._dynamo.testing import CompileCounter
+
+from detectron2.structures import ImageList
+from mimdet.engine.compiling import compile_blocks
+from mimdet.layers.block import Block
+from mimdet.modeling.backbone.benchmarking import BenchmarkingViTDet
+from mimdet.modeling.backbone.mimdet import MIMDetBackbone, MIMDetDecoder, MIMDetEncoder
+from mimdet.modeling.backbone.vitdet import ViT
+
+
+def mimdet(**options) -> nn.Module:
+    sizes = dict(img_size=64, depth=1, num_heads=2, checkpointing=options["checkpointing"])
+    encoder = MIMDetEncoder(embed_dim=32, **sizes)
+    decoder = MIMDetDecoder(embed_dim=32, decoder_embed_dim=16, dpr=options["drop_path"], **sizes)
+    return MIMDetBackbone(encoder, decoder, 0.5)
+
+
+def benchmarking(checkpointing: bool, drop_path: float) -> nn.Module:
+    sizes = dict(window_size=2, img_size=64, embed_dim=32, depth=4, num_heads=2)
+    return BenchmarkingViTDet(**sizes, drop_path_rate=drop_path, with_cp=checkpointing)
+
+
+def vitdet(checkpointing: bool, drop_path: float) -> nn.Module:
+    sizes = dict(img_size=64, embed_dim=16, depth=2, num_heads=2, pretrain_img_size=64)
+    windows = dict(window_size=3, window_block_indexes=(0,), use_rel_pos=True)
+    return ViT(**sizes, **windows, drop_path_rate=drop_path, use_act_checkpoint=checkpointing)
+
+
+# torch hides this warning of its own, but not from pytest's filter
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+
+NETS = {"MIMDet": mimdet, "Benchmarking-ViT": benchmarking, "ViTDet": vitdet}
+
+
+@pytest.fixture(autouse=True)
+def _forget_graphs(monkeypatch):
+    limit = torch._dynamo.config.recompile_limit
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", False)  # slow to capture
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+    torch._dynamo.config.recompile_limit = limit
+
+
+def net_of(name: str, checkpointing: bool, drop_path: float = 0.0) -> nn.Module:
+    return fill(NETS[name](checkpointing=checkpointing, drop_path=drop_path)).train()
+
+
+def batch(net: nn.Module, hw: tuple[int, int] = (64, 64), number: int = 2):
+    images = torch.randn(number, 3, *hw, generator=torch.Generator().manual_seed(0))
+    sizes = [hw] * (number - 1) + [(hw[0] - 5, hw[1] - 20)]
+    return ImageList(images, sizes) if isinstance(net, MIMDetBackbone) else images
+
+
+def step(net: nn.Module, images, call=None) -> list[torch.Tensor]:
+    """Features and gradients of one training step, whose draws are seeded."""
+    net.zero_grad()
+    torch.manual_seed(0)
+    features = (net if call is None else call)(images)
+    sum(feature.square().mean() for feature in features.values()).backward()
+    return [*(f.detach() for f in features.values()), *(p.grad for p in net.parameters())]
+
+
+def assert_equal(got: list, expected: list) -> None:
+    # Relative positions are computed by another kernel, whose order of summation is another.
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", NETS)
+def test_a_backbone_is_one_graph_with_the_same_numbers(name, checkpointing):
+    net, counter = net_of(name, checkpointing), CompileCounter()
+    compiled = torch.compile(net, backend=counter, fullgraph=True)  # a break is an error
+    expected = step(net, batch(net))
+    assert_equal(step(net, batch(net), compiled), expected)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_token_counts_are_compiled_for_once_and_recompiled_at_most_twice(checkpointing):
+    net, counter = net_of("MIMDet", checkpointing), CompileCounter()
+    compiled = torch.compile(net, backend=counter, fullgraph=True)
+    for hw in ((64, 96), (96, 64), (128, 160), (96, 96)):
+        images = batch(net, hw)
+        assert_equal(step(net, images, compiled), step(net, images))
+    assert counter.frame_count <= 1 + 2
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_compiled_blocks_give_the_same_numbers_in_training_and_evaluation(name):
+    # Half of the paths: what is recomputed must drop the same ones. (Where checkpointing is part of
+    # the graph, torch's backend "eager" draws anew, unlike those that are used.)
+    net = net_of(name, checkpointing=True, drop_path=0.5)
+    images = batch(net)
+    expected = step(net, images)
+    compiled = copy.deepcopy(net)
+    compile_blocks(compiled, backend="eager")
+    assert list(compiled.state_dict()) == list(net.state_dict())
+    assert_equal(step(compiled, images), expected)
+    for each in (net, compiled):
+        each.eval()
+        torch.manual_seed(0)
+    with torch.no_grad():
+        assert_equal(list(compiled(images).values()), list(_seeded(net, images).values()))
+
+
+def _seeded(net: nn.Module, images) -> dict[str, torch.Tensor]:
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    features = net(images)
+    torch.random.set_rng_state(state)
+    return features
+
+
+def test_every_block_is_compiled_however_many_drop_paths_at_rates_of_their_own():
+    counter, depth = CompileCounter(), 10  # above torch's limit of graphs for one code
+    blocks = nn.ModuleList(Block(8, 2, drop_path=k / 20) for k in range(depth)).train()
+    compile_blocks(blocks, backend=counter)
+    for length in (5, 7, 9):
+        x = torch.zeros(2, length, 8, requires_grad=True)
+        for block in blocks:
+            x = block(x)
+    assert counter.frame_count == depth
+
+
+def test_off_leaves_a_model_alone():
+    net = net_of("MIMDet", checkpointing=False)
+    compile_blocks(net, "off")
+    assert all(module._compiled_call_impl is None for module in net.modules())
+
+
+def test_another_choice_is_refused():
+    with pytest.raises(ValueError, match=r"train.compile must be one of .*'blocks'.* got 'all'"):
+        compile_blocks(nn.Identity(), "all")
+
+
+def test_a_model_without_such_blocks_is_refused():
+    with pytest.raises(ValueError, match="train.compile=blocks needs .* has none; write .*=off"):
+        compile_blocks(nn.Conv2d(3, 8, 1))
