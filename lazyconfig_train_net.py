@@ -23,7 +23,6 @@ from detectron2.config import instantiate
 from detectron2.engine import default_argument_parser, default_setup, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 from mimdet.checkpoint.average import averaged_weights, check_choice
 from mimdet.checkpoint.card import Card
 from mimdet.checkpoint.evaluated import EvaluatedWeights, load_for_evaluation
@@ -33,6 +32,7 @@ from mimdet.command_line import mistakes_in_one_line, overrides_last
 from mimdet.config import PackedConfig, key_behind, load_config
 from mimdet.engine.check_run import check, end_if_refused, number_of_processes
 from mimdet.engine.compiling import compile_blocks
+from mimdet.engine.console import set_up_loggers, short_console, with_line
 from mimdet.engine.describe_run import make_card
 from mimdet.engine.evaluation import build_evaluator, describe_evaluation
 from mimdet.engine.follow_data import follow_data
@@ -87,7 +87,8 @@ def do_test(cfg: DictConfig, model: nn.Module, weights: EvaluatedWeights | None 
     results_file = Path(cfg.train.output_dir) / "results.json"
     loader = instantiate(share_index(cfg.dataloader.test))
     evaluator = build_evaluator(cfg, results_file)
-    results = inference_on_dataset(model, loader, evaluator, callbacks=timer.callbacks)
+    callbacks = with_line(timer.callbacks, len(loader))
+    results = inference_on_dataset(model, loader, evaluator, callbacks=callbacks)
     print_csv_format(results)
     if comm.is_main_process():
         more = {
@@ -204,20 +205,8 @@ def build_checkpointer(
     )
 
 
-def main(args: argparse.Namespace) -> None:
-    """Run one process of the job, with the arguments of `parse_args`."""
-    end_if_refused(args)
-    cfg = args.config.unpack()
-    follow_data(cfg)
-    if comm.is_main_process():
-        make_output_folder(cfg.train.output_dir)
-    if not args.eval_only:
-        settle_seed(cfg, args.resume)
-    default_setup(cfg, args)
-    setup_logger(cfg.train.output_dir, comm.get_rank(), name="mimdet")
-    if not args.eval_only:
-        do_train(args, cfg)
-        return
+def do_eval(cfg: DictConfig) -> None:
+    """Evaluate the weights of `train.init_checkpoint`, see `--eval-only`."""
     if cfg.dataloader.get("evaluator") is None:
         raise ValueError(NO_EVALUATOR)
     model = instantiate(cfg.model).to(cfg.train.device)
@@ -228,6 +217,24 @@ def main(args: argparse.Namespace) -> None:
         cfg.train.get("allow_unexpected", ()),
     )
     do_test(cfg, data_parallel(model, **cfg.train.ddp), weights)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run one process of the job, with the arguments of `parse_args`."""
+    end_if_refused(args)
+    cfg = args.config.unpack()
+    follow_data(cfg)
+    if comm.is_main_process():
+        make_output_folder(cfg.train.output_dir)
+    if not args.eval_only:
+        settle_seed(cfg, args.resume)
+    set_up_loggers(cfg.train.output_dir)
+    with short_console():
+        default_setup(cfg, args)
+        if args.eval_only:
+            do_eval(cfg)
+        else:
+            do_train(args, cfg)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -38,7 +38,14 @@ ALLOWED = {
     "mimdet.engine": _EVERYWHERE
     | {"detectron2.engine", "detectron2.utils", "detectron2.config", "detectron2.data"}
     | {"detectron2.evaluation.COCOEvaluator"}
-    | {"mimdet.data", "mimdet.checkpoint", "mimdet.evaluation", "mimdet.config", "omegaconf"},
+    | {
+        "mimdet.data",
+        "mimdet.checkpoint",
+        "mimdet.evaluation",
+        "mimdet.config",
+        "omegaconf",
+        "tqdm",
+    },
     "mimdet.evaluation": _EVERYWHERE
     | {"detectron2.evaluation", "detectron2.utils"}
     | {"detectron2.__version__", "mimdet.__version__"},

@@ -7,6 +7,7 @@ from collections import defaultdict
 
 from detectron2.engine import default_writers
 from detectron2.utils.events import EventWriter, JSONWriter, get_event_storage
+from mimdet.engine.console import MovingLine
 
 
 class StrictJSONWriter(EventWriter):
@@ -45,11 +46,11 @@ class StrictJSONWriter(EventWriter):
 
 
 def run_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
-    """The writers of a run: Detectron2's default ones, with ours in the place of its JSONWriter."""
+    """Detectron2's default writers, with ours in the place of its JSONWriter, and the screen's."""
     writers = []
     for writer in default_writers(output_dir, max_iter):
         if isinstance(writer, JSONWriter):
             writer.close()
             writer = StrictJSONWriter(os.path.join(output_dir, "metrics.json"))
         writers.append(writer)
-    return writers
+    return [*writers, MovingLine(max_iter)]

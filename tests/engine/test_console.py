@@ -1,0 +1,89 @@
+"""What a run shows on the screen."""
+
+import io
+import logging
+import sys
+
+import pytest
+
+from detectron2.utils.events import EventStorage
+from mimdet.engine.console import MovingLine, short_console, with_line
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal, or that it is none."""
+
+    def __init__(self, is_terminal):
+        super().__init__()
+        self.is_terminal = is_terminal
+
+    def isatty(self):
+        return self.is_terminal
+
+
+@pytest.fixture(params=[True, False], ids=["terminal", "none"])
+def terminal(request):
+    return Terminal(request.param)
+
+
+@pytest.fixture
+def printed(terminal, monkeypatch):
+    """Where the logger prints to, and the logger."""
+    logger = logging.getLogger("mimdet")
+    console = logging.StreamHandler(terminal)
+    monkeypatch.setattr(logger, "handlers", [console])
+    monkeypatch.setattr(logger, "propagate", False)
+    logger.setLevel(logging.INFO)
+    return terminal, logger
+
+
+def test_long_texts_are_not_printed(printed):
+    stream, logger = printed
+    with short_console():
+        logger.info("Model:\nRCNN(\n)")
+        logger.info("Environment info:\n---\n")
+        logger.info("Contents of args.config_file=a.py:\nx = 1")
+        logger.warning("Model: it is a line")
+        logger.info("copypaste: AP\nmore")
+    text = stream.getvalue()
+    assert "RCNN" not in text and "---" not in text and "x = 1" not in text
+    assert "Model: it is a line" in text and "copypaste: AP\nmore" in text
+    logger.info("Model:\nRCNN(\n)")
+    assert "RCNN" in stream.getvalue()  # afterwards everything is as it was
+
+
+def test_lines_about_progress_are_printed_where_no_line_can_move(printed, monkeypatch):
+    stream, logger = printed
+    monkeypatch.setattr(sys, "stderr", stream)  # here, because pytest sets it before each test
+    with short_console():
+        logger.info(" eta: 0:01:00  iter: 19  total_loss: 2.4")
+        logger.info("Inference done 5/10. Dataloading: 0.1 s/iter")
+    assert ("total_loss" in stream.getvalue()) == (not stream.isatty())
+    assert ("Inference done" in stream.getvalue()) == (not stream.isatty())
+
+
+def test_a_training_is_one_line_that_moves(terminal, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal)
+    line = MovingLine(100)
+    for iteration in (19, 39):
+        with EventStorage(iteration) as storage:
+            storage.put_scalars(total_loss=1.25, **{"[metric]images_per_second": 8.0})
+            line.write()
+    line.close()
+    text = terminal.getvalue()
+    if not terminal.isatty():
+        assert text == ""
+        return
+    assert "40/100" in text and "loss 1.25, 8 images/s" in text
+    assert text.count("\n") <= 1
+
+
+def test_an_evaluation_is_one_line_that_moves(terminal, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal)
+    calls = []
+    callbacks = with_line({"before_inference": list, "after_inference": lambda: calls.append(1)}, 3)
+    for _ in range(3):
+        callbacks["after_inference"]()
+    callbacks["on_end"]()
+    assert len(calls) == 3 and "before_inference" in callbacks
+    assert ("evaluation" in terminal.getvalue()) == terminal.isatty()
