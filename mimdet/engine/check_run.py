@@ -34,8 +34,11 @@ def check(args: argparse.Namespace) -> None:
         "loader as a sample (preflight=False leaves it out)",
         flush=True,
     )
-    found = preflight(cfg, number_of_processes(args), args.eval_only, is_resuming(cfg, args.resume))
-    if job is None and number_of_processes(args) > 1:
+    processes = number_of_processes(args)
+    found = preflight(
+        cfg, processes, args.eval_only, is_resuming(cfg, args.resume), tell=_print_step
+    )
+    if job is None and processes > 1:
         forget_files()  # the processes of the run read what they need; this one waits for them
     found.plan[:0] = args.notes
     for kind, lines in (("", found.plan), ("warning: ", found.warnings), ("error: ", found.errors)):
@@ -44,6 +47,10 @@ def check(args: argparse.Namespace) -> None:
     if found.errors and job is None and args.num_machines == 1:
         raise SystemExit(2)
     args.is_refused = bool(found.errors)
+
+
+def _print_step(line: str) -> None:
+    print(f"preflight: {line}", flush=True)
 
 
 def end_if_refused(args: argparse.Namespace) -> None:

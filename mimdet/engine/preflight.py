@@ -5,11 +5,12 @@ a model is built.
 """
 
 import copy
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -33,6 +34,8 @@ NO_EVALUATOR = (
     "pretraining is judged by its loss or by what starts from it"
 )
 
+_LARGE = 50  # megabytes of annotations, from which each step is told before it is taken
+
 # What a config file defines.
 _EVALUATION = ("dataloader", "model", "train")
 _TRAINING = ("dataloader", "lr_multiplier", "model", "optimizer", "train")
@@ -46,11 +49,13 @@ class Findings:
         errors: what must be mended, one sentence each.
         warnings: what looks wrong.
         plan: what will happen, a line each.
+        tell: is called with a line before each step that takes long.
     """
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     plan: list[str] = field(default_factory=list)
+    tell: Callable[[str], None] = lambda line: None
 
     def attempt(self, what: Callable[[], Any]) -> Any:
         """The value of ``what()``; an error of it is a finding, and the value None."""
@@ -62,7 +67,11 @@ class Findings:
 
 
 def preflight(
-    cfg: DictConfig, processes: int = 1, eval_only: bool = False, resuming: bool = False
+    cfg: DictConfig,
+    processes: int = 1,
+    eval_only: bool = False,
+    resuming: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> Findings:
     """Look for contradictions between a run's config, data, files and processes.
 
@@ -74,8 +83,9 @@ def preflight(
         processes: of the whole job.
         eval_only: look at what an evaluation needs alone.
         resuming: the training goes on from a checkpoint of its own and reads no other.
+        tell: is called with a line before each step that takes long.
     """
-    found = Findings()
+    found = Findings(**({"tell": tell} if tell else {}))
     needed = _EVALUATION if eval_only else _TRAINING
     if missing := [part for part in needed if part not in cfg]:
         found.errors.append(
@@ -91,7 +101,7 @@ def preflight(
         _look_for_masks(cfg, splits, found)
         for split, dataset in datasets.items():
             if dataset is not None:
-                found.attempt(partial(_draw_sample, cfg.dataloader[split], dataset))
+                found.attempt(partial(_draw_sample, cfg.dataloader[split], dataset.first))
         if cfg.dataloader.get("evaluator") is not None:
             _look_at_truth(cfg, found)
     if eval_only or not resuming:
@@ -103,25 +113,41 @@ def preflight(
         _divide_batch(cfg, processes, found)
         _check_seed(cfg, found)
         _tell_plan(cfg, datasets.get("train"), found)
+    found.errors = list(dict.fromkeys(found.errors))  # of a file that training and test share
     return found
 
 
-def _look_at_data(cfg: DictConfig, split: str, found: Findings) -> Any:
+class _Dataset(NamedTuple):
+    """What is kept of a dataset, whose records may take gigabytes."""
+
+    size: int
+    first: Any
+
+
+def _look_at_data(cfg: DictConfig, split: str, found: Findings) -> _Dataset | None:
     """The dataset of a loader; what is wrong with its files is a finding."""
     loader = cfg.dataloader[split]
     if "dataset" not in loader:
         return None
     for node in _coco_nodes(loader):
+        size = os.path.getsize(node.json_file) / 1e6
+        if size > _LARGE:
+            found.tell(f"reads {node.json_file} ({size:.0f} MB)")
         data = found.attempt(partial(_read, node))
         if data is not None:
             found.errors += data.problems.lines(Severity.REFUSED)
+            if size > _LARGE:
+                found.tell(f"looks for its {len(data.records)} images in {node.image_root}")
             found.errors += check_image_files(data).lines()
     if found.errors:
         return None
     dataset = found.attempt(lambda: instantiate(loader.dataset))
-    if dataset is not None and len(dataset) == 0:
+    if dataset is None:
+        return None
+    if len(dataset) == 0:
         found.errors.append(f"dataloader.{split}.dataset must have images, and it has none")
-    return dataset
+        return None
+    return found.attempt(lambda: _Dataset(len(dataset), dataset[0]))
 
 
 def _coco_nodes(loader: DictConfig) -> Iterator[DictConfig]:
@@ -206,11 +232,11 @@ def _look_for_masks(cfg: DictConfig, splits: list[str], found: Findings) -> None
             found.errors += [f"{line} (dataloader.{split})" for line in missing.lines()]
 
 
-def _draw_sample(loader: DictConfig, dataset: Any) -> None:
+def _draw_sample(loader: DictConfig, record: Any) -> None:
     """The first image through the mapper, so that what fails for all fails here."""
     if "mapper" in loader:
         # a copy: mappers may change what they are given
-        instantiate(loader.mapper)(copy.deepcopy(dataset[0]))
+        instantiate(loader.mapper)(copy.deepcopy(record))
 
 
 def _look_at_truth(cfg: DictConfig, found: Findings) -> None:
@@ -259,16 +285,16 @@ def _check_seed(cfg: DictConfig, found: Findings) -> None:
         )
 
 
-def _tell_plan(cfg: DictConfig, dataset: Any, found: Findings) -> None:
+def _tell_plan(cfg: DictConfig, dataset: _Dataset | None, found: Findings) -> None:
     classes = next(iter(_classes(cfg.dataloader.train).values()), None)
     if classes:
         found.plan.append(f"{len(classes)} classes: {_short(classes)}")
     iterations = _positive(cfg, "train.max_iter", found)
     batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
     if dataset is not None and iterations and type(batch) is int:
-        epochs = batch * iterations / max(len(dataset), 1)
+        epochs = batch * iterations / dataset.size
         found.plan.append(
-            f"{len(dataset)} images, {iterations} iterations of {batch}: {epochs:.1f} epochs"
+            f"{dataset.size} images, {iterations} iterations of {batch}: {epochs:.1f} epochs"
         )
     rate = found.attempt(lambda: instantiate(OmegaConf.select(cfg, "optimizer.lr")))
     if isinstance(rate, int | float):

@@ -177,6 +177,26 @@ def test_a_sample_that_cannot_be_mapped_is_told(config, tmp_path):
     assert any("1.png" in message for message in errors(config()))
 
 
+def test_what_is_wrong_with_a_file_of_both_loaders_is_told_once(config, tmp_path):
+    shared = [
+        f"dataloader.test.dataset.{key}=${{dataloader.train.dataset.{key}}}"
+        for key in ("name", "json_file", "image_root")
+    ]
+    (tmp_path / "images/1.png").write_bytes(b"no picture")
+    (message,) = errors(config(None, None, *shared))
+    assert "1.png" in message
+
+
+def test_large_annotations_are_told_before_they_are_read(config, monkeypatch):
+    lines = []
+    preflight(config(), tell=lines.append)
+    assert lines == []
+    monkeypatch.setattr("mimdet.engine.preflight._LARGE", 0)
+    preflight(config(), tell=lines.append)
+    assert [line.split(" ")[0] for line in lines] == ["reads", "looks", "reads", "looks"]
+    assert "preflight_train.json (0 MB)" in lines[0] and "its 3 images in " in lines[1]
+
+
 @pytest.mark.parametrize("processes, steps", [(3, 1), (1, 3), (2, 2)])
 def test_the_batch_is_divided_by_processes_and_pieces(config, processes, steps):
     cfg = config(None, None, f"train.accumulation_steps={steps}")
