@@ -3,7 +3,6 @@
 import os
 import pickle
 import re
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,8 @@ from mimdet.checkpoint.address import local_file
 from mimdet.checkpoint.foreign_values import VALUES, described
 from mimdet.checkpoint.other_files import what_it_is
 from mimdet.checkpoint.pickled import read_pickle
+from mimdet.checkpoint.records import damage_of_records
+from mimdet.whole_files import written_whole
 
 # Under which key files keep the state dict beside other things: ours and MAE, then mmcv and timm.
 _WRAPPERS = ("model", "state_dict", "state_dict_ema")
@@ -30,30 +31,33 @@ def read_checkpoint(path: str, given_by: str, mapped: bool = False) -> Any:
         path: the file, or an address, see `mimdet.checkpoint.address.local_file`.
         given_by: the config key or option that names it, for messages.
         mapped: leave the tensors in the file until they are used, where its format allows it (that
-            of torch 1.6 and later); for who wants names and shapes.
+            of torch 1.6 and later); for who wants names and shapes. Checksums are compared anyway.
 
     Raises:
         OSError: if there is no such file, or nothing can be fetched from the address.
-        ValueError: if the file is no such checkpoint, or holds objects that loading would execute.
+        ValueError: if the file is no such checkpoint, is damaged, or holds objects that loading
+            would execute.
     """
     file = local_file(path, given_by)
     if not os.path.isfile(file):
         raise FileNotFoundError(f"there is no checkpoint {path} ({given_by})")
     if file.endswith(".pkl"):
         return read_pickle(file, given_by)
+    must = f"{path} must be a torch checkpoint of tensors ({given_by}), but it"
+    is_zip = zipfile.is_zipfile(file)
+    # torch compares no checksums: a flipped bit would be another weight without a word.
+    if is_zip and (damage := damage_of_records(file)):
+        raise ValueError(f"{must} is damaged ({damage}): fetch or save it again")
     try:
-        return _read_torch(file, mapped)
+        return _read_torch(file, is_zip, mapped)
     except Exception as e:  # of any type: torch reads whatever the bytes may mean to it
         # Of a file that it refuses torch tells at length how to load it all the same.
         cause = None if isinstance(e, pickle.UnpicklingError) else e
-        raise ValueError(
-            f"{path} must be a torch checkpoint of tensors ({given_by}), but it {_fault(file, e)}"
-        ) from cause
+        raise ValueError(f"{must} {_fault(file, e)}") from cause
 
 
-def _read_torch(path: str, mapped: bool) -> Any:
+def _read_torch(path: str, is_zip: bool, mapped: bool) -> Any:
     with torch.serialization.safe_globals(VALUES):
-        is_zip = zipfile.is_zipfile(path)
         # Of older files nobody tells the names before reading them; they keep to VALUES.
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else []
         with torch.serialization.safe_globals([described(name) for name in foreign]):
@@ -122,14 +126,5 @@ def write_checkpoint(content: dict, output: str) -> None:
     folder = os.path.dirname(os.path.abspath(output))
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"there is no folder {folder} for {output}; make it first")
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # a temporary file is private, a checkpoint is not
-        os.replace(temporary, output)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with written_whole(output, "wb") as file:
+        torch.save(content, file)

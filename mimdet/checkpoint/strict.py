@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detectron2.checkpoint import DetectionCheckpointer
 from mimdet.checkpoint.address import is_address, local_file
 from mimdet.checkpoint.card import KEY as CARD_KEY
 from mimdet.checkpoint.card import Card, as_entry
 from mimdet.checkpoint.convert import detect_source
-from mimdet.checkpoint.file import read_checkpoint, state_dict_of
+from mimdet.checkpoint.file import state_dict_of
 from mimdet.checkpoint.identity import Identity, identify
+from mimdet.checkpoint.newest import read_of_run
+from mimdet.checkpoint.saving import WholeCheckpointer
 from mimdet.layers.pos_embed import TablesOfAnyGrid
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ _FILL_KEYS = {
 }
 
 
-class StrictCheckpointer(DetectionCheckpointer):
+class StrictCheckpointer(WholeCheckpointer):
     """DetectionCheckpointer that loads everything or says why not.
 
     Detectron2 only warns when a checkpoint and the model differ, so a wrong file silently leaves
@@ -94,7 +95,7 @@ class StrictCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, f: str) -> Any:
         # Nothing of it is left to the base class: upstream's would run the code of a pickle.
-        content = read_checkpoint(f, _KEY)
+        content = read_of_run(f, _KEY)
         by_ends = self._by_ends
         if f.endswith(".pyth") and "model_state" in content:  # of pycls, with names of its own
             content, by_ends = {"model": content["model_state"], "__author__": "pycls"}, True

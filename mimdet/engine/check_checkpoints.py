@@ -11,8 +11,9 @@ from torch import Tensor
 from detectron2.config import instantiate
 from mimdet.checkpoint.address import is_address
 from mimdet.checkpoint.convert.mae import strip_prefixes
-from mimdet.checkpoint.file import read_tensors
+from mimdet.checkpoint.file import read_tensors, tensors_in
 from mimdet.checkpoint.identity import WHOLE, identify
+from mimdet.checkpoint.newest import read_of_run
 from mimdet.checkpoint.start import StartingWeights, check_decoder, check_kind
 from mimdet.config import key_behind
 
@@ -45,7 +46,7 @@ def _check_whole(cfg: DictConfig) -> None:
     # A query asks for another way to match names, and so do files of pycls.
     if is_address(path) or "?" in path or path.endswith(".pyth"):
         return
-    identity = identify(read_tensors(path, WHOLE, mapped=True))
+    identity = identify(tensors_in(read_of_run(path, WHOLE, mapped=True), path, WHOLE))
     # Models without a backbone are those of pretraining, which have the names of files to start
     # from, and classifiers.
     if "backbone" in cfg.model and WHOLE not in identity.keys:

@@ -5,8 +5,9 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
+
+from mimdet.whole_files import written_whole
 
 
 class InferenceTimer:
@@ -51,11 +52,9 @@ def save_results(results: Mapping[str, Any], path: str | os.PathLike) -> None:
 
 def write_json(content: Any, path: str | os.PathLike, indent: int | None = None) -> None:
     """Write strict JSON to a file beside `path` that takes its place when it is complete."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
     text = json.dumps(content, indent=indent, allow_nan=False)
-    temporary.write_text(text + "\n")
-    os.replace(temporary, path)
+    with written_whole(path) as file:
+        file.write(text + "\n")
 
 
 def _without_nan(value: Any) -> Any:
