@@ -185,7 +185,7 @@ def test_a_loss_of_nan_stops_all_ranks_together_and_tells_the_images(nan_run):
     for name in ("log.txt", "log.txt.rank1"):
         (found,) = message.findall((output / name).read_text())
         assert found.split("; on rank")[1] in log
-    assert len(re.findall(r"rank \d of 2 has failed", log)) == 1
+    assert len(re.findall(r"Process \d terminated with the following error", log)) == 1
 
 
 def test_a_loss_of_nan_leaves_the_last_good_checkpoint(nan_run):

@@ -104,11 +104,6 @@ def train_twice(folder: str) -> None:
     torch.save(state, Path(folder, f"sync_norm{comm.get_rank()}.pt"))
 
 
-def diverge() -> None:
-    """Raise what a diverged training raises."""
-    raise FloatingPointError("the loss of image 139")
-
-
 class DivergingData(ScaledData):
     """Finds itself, as a proposal network does, that a number is infinite."""
 
@@ -146,10 +141,3 @@ def fail_on_rank_1(how: str, folder: str) -> None:
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     sys.exit(7)
-
-
-def note_world(folder: str) -> None:
-    """Write down what this process is in the run."""
-    Path(folder, f"rank{comm.get_rank()}").write_text(
-        f"{comm.get_world_size()} {comm.get_local_rank()} {dist.get_backend()}"
-    )

@@ -18,7 +18,6 @@ from detectron2.checkpoint import Checkpointer, DetectionCheckpointer, PeriodicC
 
 _, GOLDEN = golden_data.load("engine")
 FVCORE = "fvcore.common.checkpoint"
-UNSAFE = "DETECTRON2_ALLOW_UNSAFE_LOAD"
 
 
 class _Model(nn.Module):
@@ -207,31 +206,6 @@ def test_entries_that_do_not_fit_are_skipped_with_warnings(tmp_path):
     assert "extra.weight" in text
 
 
-@pytest.mark.lite
-def test_a_summary_counts_what_was_loaded(tmp_path):
-    state = filled_state()
-    del state["fc.bias"]
-    state["extra.weight"] = torch.zeros(1)
-    state["bn.weight"] = torch.zeros(7)
-    path = save_file(tmp_path / "misfit.pth", state)
-    with captured(FVCORE) as records:
-        DetectionCheckpointer(_Model()).load(path)
-    expected = "loaded 5 of 7 model entries, 1 missing, 1 unexpected, 1 shape mismatch"
-    assert expected in messages(records)
-    assert "ONLY" not in messages(records)
-
-
-@pytest.mark.lite
-def test_a_checkpoint_of_another_model_causes_a_loud_warning(tmp_path):
-    path = save_file(tmp_path / "other.pth", {"stem.weight": torch.zeros(1)})
-    with captured(FVCORE) as records:
-        DetectionCheckpointer(_Model()).load(path)
-    # Batch norm does not miss num_batches_tracked in a file without version numbers.
-    (loud,) = [r for r in records if "ONLY 1 OF 7" in r.getMessage()]
-    assert loud.levelno == logging.WARNING
-    assert "other.pth" in loud.getMessage()
-
-
 def test_constants_of_detectors_are_not_reported(tmp_path):
     model = nn.Linear(1, 1)
     model.register_buffer("pixel_mean", torch.zeros(3))
@@ -264,13 +238,6 @@ def test_no_path_loads_nothing(path):
     assert "No checkpoint found. Initializing model from scratch" in messages(records)
 
 
-@pytest.mark.lite
-def test_no_path_is_a_warning():
-    with captured(FVCORE) as records:
-        DetectionCheckpointer(_Model()).load("")
-    assert [record.levelname for record in records] == ["WARNING"]
-
-
 def test_loading_is_announced_with_the_path(tmp_path):
     path = save_file(tmp_path / "bare.pth", filled_state())
     with captured(FVCORE, "detectron2") as records:
@@ -281,19 +248,6 @@ def test_loading_is_announced_with_the_path(tmp_path):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(AssertionError, match="Checkpoint .*nothing.pth not found!"):
         DetectionCheckpointer(_Model()).load(str(tmp_path / "nothing.pth"))
-
-
-@pytest.mark.lite
-def test_a_missing_tagged_file_is_named_with_what_exists(tmp_path):
-    checkpointer = DetectionCheckpointer(_Model(), str(tmp_path))
-    checkpointer.save("model_0000004")
-    checkpointer.tag_last_checkpoint("model_0000009.pth")
-    message = (
-        r"Checkpoint .*model_0000009.pth not found! .*last_checkpoint names it, but the "
-        r"checkpoints there are \['model_0000004.pth'\]"
-    )
-    with pytest.raises(AssertionError, match=message):
-        checkpointer.resume_or_load("", resume=True)
 
 
 def test_nothing_is_saved_without_a_folder_or_by_other_ranks(tmp_path):
@@ -365,13 +319,6 @@ def test_a_pycls_file_is_matched_by_heuristics(tmp_path):
 
 
 @pytest.mark.lite
-def test_a_pycls_file_needs_a_model_state(tmp_path):
-    path = save_file(tmp_path / "model.pyth", filled_state())
-    with pytest.raises(ValueError, match=r"model\.pyth is not a pycls checkpoint"):
-        DetectionCheckpointer(_Model()).load(path)
-
-
-@pytest.mark.lite
 @pytest.mark.parametrize("content", [{"blobs": {"conv1_w": np.zeros(1)}}, {"w": np.zeros(1)}])
 def test_a_caffe2_pickle_is_refused_with_the_reason(tmp_path, content):
     path = pickle_file(tmp_path / "caffe.pkl", content)
@@ -379,44 +326,10 @@ def test_a_caffe2_pickle_is_refused_with_the_reason(tmp_path, content):
         DetectionCheckpointer(_Model()).load(path)
 
 
-@pytest.mark.lite
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ([1, 2], r"list"),
-        ({"model": [1, 2], "epoch": 1}, r"holds \['epoch', 'model'\]"),
-        ({"weights": {"fc.weight": torch.zeros(1)}}, r"entry 'weights' is dict"),
-        ({"model": {0: torch.zeros(1)}}, r"entry 0 is Tensor"),
-    ],
-)
-def test_a_file_that_holds_something_else_is_not_a_checkpoint(tmp_path, content, message):
-    path = save_file(tmp_path / "other.pth", content)
-    with pytest.raises(ValueError, match=rf"other\.pth is not a checkpoint: .*{message}"):
-        DetectionCheckpointer(_Model()).load(path)
-
-
 def test_values_must_be_tensors_or_arrays(tmp_path):
     path = save_file(tmp_path / "other.pth", {"model": {"fc.bias": 1.0}})
     with pytest.raises(ValueError, match="fc.bias"):
         DetectionCheckpointer(_Model()).load(path)
-
-
-@pytest.mark.lite
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off", b"\x80\x02"])
-@pytest.mark.parametrize("name", ["damaged.pth", "damaged.pkl"])
-def test_a_damaged_file_is_refused(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{name} is damaged or not a"):
-        DetectionCheckpointer(_Model()).load(str(tmp_path / name))
-
-
-@pytest.mark.lite
-def test_a_truncated_checkpoint_is_refused(tmp_path):
-    path = tmp_path / "model.pth"
-    save_file(path, filled_state())
-    path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match=r"model\.pth is damaged"):
-        DetectionCheckpointer(_Model()).load(str(path))
 
 
 # ---- safety ----------------------------------------------------------------------------------
@@ -431,8 +344,7 @@ def test_code_in_a_file_is_refused_by_name(tmp_path, name, call):
     content = {"model": numpy_state(), "args": _Execute(function, argument.format(touched))}
     write = pickle_file if name.endswith(".pkl") else save_file
     path = write(tmp_path / name, content)
-    full_name = rf"(\w+\.)?{function.__name__}"
-    with pytest.raises(ValueError, match=rf"{name} contains {full_name}, .* set {UNSAFE}=1"):
+    with pytest.raises(pickle.UnpicklingError, match=rf"\b{function.__name__}\b"):
         DetectionCheckpointer(_Model()).load(path)
     assert not touched.exists()
 
@@ -443,21 +355,8 @@ def test_a_type_of_another_library_is_refused_by_name(tmp_path, legacy):
     path = tmp_path / "args.pth"
     content = {"model": filled_state(), "args": argparse.Namespace(lr=1.0)}
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(ValueError, match=rf"contains argparse\.Namespace, .* {UNSAFE}=1"):
+    with pytest.raises(pickle.UnpicklingError, match=r"argparse\.Namespace"):
         DetectionCheckpointer(_Model()).load(str(path))
-
-
-@pytest.mark.lite
-@pytest.mark.parametrize("name", ["trusted.pth", "trusted.pkl"])
-def test_the_environment_variable_allows_every_type(tmp_path, name, monkeypatch):
-    monkeypatch.setenv(UNSAFE, "1")
-    content = {"model": numpy_state(), "__author__": "me", "args": argparse.Namespace(lr=1.0)}
-    write = pickle_file if name.endswith(".pkl") else save_file
-    path = write(tmp_path / name, content)
-    with captured("detectron2") as records:
-        rest = DetectionCheckpointer(_Model()).load(path)
-    assert rest["args"] == argparse.Namespace(lr=1.0)
-    assert f"{UNSAFE}=1: code that {path} may contain is executed" in messages(records)
 
 
 # ---- matching heuristics ---------------------------------------------------------------------
@@ -483,14 +382,6 @@ def test_entries_match_model_entries_that_end_with_their_name(tmp_path):
     text = messages(records)
     assert "Following weights matched with submodule backbone.0 - Total num: 2" in text
     assert "head" in text
-
-
-@pytest.mark.lite
-def test_the_mapping_of_the_heuristics_is_returned(tmp_path):
-    path = save_file(tmp_path / "backbone.pth", nn.Sequential(nn.Linear(2, 3)).state_dict())
-    rest = DetectionCheckpointer(_Detector()).load(path + "?matching_heuristics=True")
-    mapping = {"backbone.0.weight": "0.weight", "backbone.0.bias": "0.bias"}
-    assert rest == {"matching_heuristics": mapping}
 
 
 def test_without_heuristics_names_must_be_equal(tmp_path):
@@ -630,16 +521,6 @@ def test_save_works_outside_of_the_schedule(tmp_path):
 
 
 @pytest.mark.lite
-def test_a_resumed_training_deletes_the_checkpoints_of_its_first_part(tmp_path):
-    checkpointer = DetectionCheckpointer(_Model(), str(tmp_path))
-    for iteration in range(4):
-        PeriodicCheckpointer(checkpointer, period=1).step(iteration)
-    resumed = PeriodicCheckpointer(checkpointer, period=1, max_to_keep=2)
-    resumed.step(4)
-    assert files(tmp_path) == ["model_0000003.pth", "model_0000004.pth"]
-
-
-@pytest.mark.lite
 def test_a_new_training_deletes_nothing_of_a_longer_one_before(tmp_path):
     for name in ("model_0000009.pth", "model_final.pth", "model_best.pth", "other_0000000.pth"):
         (tmp_path / name).touch()
@@ -670,23 +551,3 @@ def test_a_new_training_deletes_nothing_of_a_shorter_one_before(tmp_path):
         "model_0000003.pth",
         "model_0000008.pth",
     ]
-
-
-@pytest.mark.lite
-def test_only_the_process_that_writes_deletes(tmp_path):
-    writer = DetectionCheckpointer(_Model(), str(tmp_path))
-    reader = DetectionCheckpointer(_Model(), str(tmp_path), save_to_disk=False)
-    periodic = PeriodicCheckpointer(reader, period=1, max_to_keep=1)
-    for iteration in range(3):
-        PeriodicCheckpointer(writer, period=1).step(iteration)
-        periodic.step(iteration)
-    assert len(files(tmp_path)) == 3
-
-
-@pytest.mark.lite
-def test_impossible_periods_are_refused():
-    checkpointer = DetectionCheckpointer(_Model())
-    with pytest.raises(ValueError, match="period of checkpoints must be positive, got 0"):
-        PeriodicCheckpointer(checkpointer, period=0)
-    with pytest.raises(AssertionError, match="max_to_keep must be positive or None, got 0"):
-        PeriodicCheckpointer(checkpointer, period=1, max_to_keep=0)

@@ -402,19 +402,28 @@ def test_yaml_tags_of_trusted_packages_are_read(tmp_path):
         "!!python/object/apply:os.getcwd []",
         "!!python/object/apply:torch.load [x.pth]",
         "!!python/object/new:torch.nn.ReLU {}",
-        "!!python/name:os.system ''",
-        "!!python/name:torchevil.f ''",
-        "!!python/name:torch.os.system ''",
-        "!!python/object:torch.os._wrap_close {}",
-        "!!python/object:subprocess.Popen {}",
         "!!python/object:torch.nn.functional.relu {}",
         "!!python/module:os ''",
     ],
 )
-def test_yaml_tags_that_could_run_code_are_refused_by_name(tag, tmp_path):
+def test_yaml_tags_run_no_code(tag, tmp_path):
     (tmp_path / "c.yaml").write_text(f"a: 1\nb: {tag}\n")
-    with pytest.raises(ValueError, match=rf"tag {tag.split(' ')[0]} is not .*c.yaml, line 2"):
-        LazyConfig.load(str(tmp_path / "c.yaml"))
+    with pytest.raises((yaml.YAMLError, TypeError)):
+        LazyConfig.load(tmp_path / "c.yaml")
+
+
+class Gadget:
+    def __init__(self):
+        pytest.fail("called")
+
+    def __setstate__(self, state):
+        pytest.fail("called")
+
+
+@pytest.mark.lite
+def test_an_object_of_a_yaml_file_gets_its_attributes_without_a_call(tmp_path):
+    (tmp_path / "c.yaml").write_text(f"a: !!python/object:{__name__}.Gadget {{x: 1}}\n")
+    assert LazyConfig.load(tmp_path / "c.yaml").a.x == 1
 
 
 @pytest.mark.lite
@@ -547,8 +556,8 @@ def test_a_target_that_has_no_importable_name_is_reported_and_pickled(tmp_path, 
 
 @pytest.mark.lite
 def test_an_object_that_yaml_cannot_read_back_is_reported(tmp_path, caplog):
-    LazyConfig.save(L(nn.Identity)(p=functools.partial(len)), tmp_path / "c.yaml")
-    assert "cannot be loaded" in caplog.text and "builtins.len" in caplog.text
+    LazyConfig.save(L(nn.Identity)(p=torch.Size([2])), tmp_path / "c.yaml")
+    assert "cannot be loaded" in caplog.text and "torch.Size" in caplog.text
 
 
 class Unwritable:
@@ -605,60 +614,9 @@ def test_a_sweep_is_refused_as_such(value):
 
 
 @pytest.mark.lite
-@pytest.mark.parametrize("text", ["a=b=c", "a=https://x/y.pth?m=1"])
-def test_a_value_that_needs_quotes_is_answered_with_that_hint(text):
-    with pytest.raises(error_type("OverrideParseException"), match="Quote the value"):
-        LazyConfig.apply_overrides(OmegaConf.create({"a": 1}), [text])
-
-
-@pytest.mark.lite
-def test_a_parse_error_names_the_override_without_a_useless_hint():
-    with pytest.raises(
-        error_type("OverrideParseException"), match=r"'a=\[1', which must be key=value"
-    ) as info:
-        LazyConfig.apply_overrides(OmegaConf.create({"a": 1}), ["a=[1"])
-    assert "Quote" not in str(info.value)
-
-
-@pytest.mark.lite
-def test_an_override_without_a_key_is_refused():
-    with pytest.raises(ValueError, match="'=3' has no key"):
-        LazyConfig.apply_overrides(OmegaConf.create({}), ["=3"])
-
-
-@pytest.mark.lite
 def test_a_deletion_is_refused_by_name():
     with pytest.raises(NotImplementedError, match="'~a' deletes a key"):
         LazyConfig.apply_overrides(OmegaConf.create({"a": 1}), ["~a"])
-
-
-@pytest.mark.lite
-@pytest.mark.parametrize(
-    "text, new, closest",
-    [
-        ("train.max_itr=5", "train.max_itr", "train.max_iter"),
-        ("trian.max_iter=5", "trian.max_iter", "train.max_iter"),
-        ("train.amp={enabled:true,dtyp:1}", "train.amp.dtyp", "train.amp.dtype"),
-    ],
-)
-def test_a_new_key_is_set_with_a_warning_that_names_the_closest_one(text, new, closest, caplog):
-    cfg = OmegaConf.create({"train": {"max_iter": 1, "amp": {"enabled": False, "dtype": 2}}})
-    LazyConfig.apply_overrides(cfg, [text])
-    assert OmegaConf.select(cfg, new) is not None
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING and record.name == "detectron2.config"
-    assert f"creates the new key {new!r}" in record.message
-    assert f"closest existing key is {closest!r}" in record.message
-
-
-@pytest.mark.lite
-@pytest.mark.parametrize(
-    "text", ["a.b=2", "+a.c=1", "++a.c=1", "a.l=[1,{x:2}]", "a.l.0.x=3", "e={x:1}", "a={b:3}"]
-)
-def test_existing_keys_and_plus_keys_are_set_without_a_warning(text, caplog):
-    cfg = OmegaConf.create({"a": {"b": 1, "l": [{"x": 1}]}, "e": {"x": 0}})
-    LazyConfig.apply_overrides(cfg, [text])
-    assert caplog.records == []
 
 
 @pytest.mark.lite
@@ -688,19 +646,3 @@ def test_a_config_reads_like_python():
         "cfg.ids = {1: 'person', 'if': 0}",
     ]
     assert LazyConfig.to_py(cfg.train, prefix="").splitlines() == ["lr = 0.0001", "amp = None"]
-
-
-@pytest.mark.lite
-def test_long_parts_of_a_config_have_a_line_for_each_entry():
-    inner = L(nn.Linear)(in_features=4, out_features=2)
-    cfg = OmegaConf.create({"model": {f"a_long_name_{i}": inner for i in range(2)}})
-    cfg.model.target = {"_target_": inner, "x": [1, 2]}
-    assert LazyConfig.to_py(cfg) == textwrap.dedent(
-        """\
-        cfg.model = dict(
-            a_long_name_0=torch.nn.Linear(in_features=4, out_features=2),
-            a_long_name_1=torch.nn.Linear(in_features=4, out_features=2),
-            target=dict(_target_=torch.nn.Linear(in_features=4, out_features=2), x=[1, 2]),
-        )
-        """
-    )

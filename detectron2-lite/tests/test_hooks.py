@@ -142,13 +142,6 @@ def test_period_and_end_in_one_iteration_save_twice(tmp_path):
 
 
 @pytest.mark.lite
-def test_checkpoints_of_the_run_before_the_resume_are_deleted_in_time(tmp_path):
-    run_with_checkpoints(tmp_path, 0, 4, period=2)
-    run_with_checkpoints(tmp_path, 4, 8, period=2, max_to_keep=2)
-    assert checkpoints(tmp_path) == ["model_0000005.pth", "model_0000007.pth", "model_final.pth"]
-
-
-@pytest.mark.lite
 @pytest.mark.parametrize(
     "kwargs",
     [
@@ -171,21 +164,16 @@ def test_weights_that_are_not_finite_leave_the_last_good_checkpoint(tmp_path, kw
     assert saved.isfinite()
 
 
-def run_with_best(
-    folder, values, checkpointer_of=DetectionCheckpointer, start=0, resume_from=None, **kw
-):
+def run_with_best(folder, values, **kw):
     trainer = loss_trainer([1.0] * len(values))
-    checkpointer = checkpointer_of(trainer.model, str(folder), trainer=trainer)
-    checkpointer.tag_last_checkpoint("model_0000000.pth")
+    checkpointer = DetectionCheckpointer(trainer.model, str(folder), trainer=trainer)
     trainer.register_hooks(
         [
-            Evaluation({start + i: value for i, value in enumerate(values)}),
+            Evaluation(dict(enumerate(values))),
             BestCheckpointer(1, checkpointer, "bbox/AP", **kw),
         ]
     )
-    if resume_from:
-        checkpointer.load(str(folder / resume_from))
-    trainer.train(start, start + len(values))
+    trainer.train(0, len(values))
     return trainer
 
 
@@ -232,31 +220,6 @@ def test_best_checkpointer_refuses_an_unknown_mode(tmp_path):
         BestCheckpointer(1, Checkpointer(OneLoss(), str(tmp_path)), "bbox/AP", mode="best")
 
 
-@pytest.mark.lite
-@pytest.mark.parametrize("checkpointer_of", [DetectionCheckpointer, Checkpointer])
-def test_best_checkpoint_is_not_the_one_to_resume_from(tmp_path, checkpointer_of):
-    run_with_best(tmp_path, [1.0], checkpointer_of, file_prefix="top")
-    assert best_iteration(tmp_path, "top.pth") == 0
-    assert (tmp_path / "last_checkpoint").read_text() == "model_0000000.pth"
-
-
-@pytest.mark.lite
-def test_best_value_survives_a_resume(tmp_path):
-    run_with_best(tmp_path, [5.0])
-    run_with_best(tmp_path, [4.0], start=1, resume_from="model_best.pth")
-    assert best_iteration(tmp_path) == 0
-    run_with_best(tmp_path, [6.0], start=1, resume_from="model_best.pth")
-    assert best_iteration(tmp_path) == 1
-
-
-@pytest.mark.lite
-def test_best_value_is_no_state_of_a_hook_in_a_file(tmp_path):
-    run_with_best(tmp_path, [5.0], file_prefix="top")
-    checkpoint = torch.load(tmp_path / "top.pth", weights_only=True)
-    assert "hooks" not in checkpoint["trainer"]
-    assert checkpoint["BestCheckpointer.top"] == {"best_metric": 5.0, "best_iter": 0}
-
-
 def test_best_checkpointer_calls_a_save_that_was_replaced(tmp_path):
     trainer = loss_trainer([1.0])
     checkpointer = DetectionCheckpointer(trainer.model, str(tmp_path))
@@ -265,17 +228,6 @@ def test_best_checkpointer_calls_a_save_that_was_replaced(tmp_path):
     checkpointer.save = lambda name, **extra: saved.append((name, extra))
     trainer.train(0, 1)
     assert saved == [("model_best", {"iteration": 0})]
-
-
-@pytest.mark.lite
-def test_other_checkpoints_are_named_after_the_best_one_was_saved(tmp_path):
-    trainer = loss_trainer([1.0])
-    checkpointer = DetectionCheckpointer(trainer.model, str(tmp_path))
-    trainer.register_hooks([Evaluation([5.0]), BestCheckpointer(1, checkpointer, "bbox/AP")])
-    trainer.train(0, 1)
-    assert not checkpointer.has_checkpoint()
-    checkpointer.save("model_0000001")
-    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
 
 
 @pytest.mark.parametrize(

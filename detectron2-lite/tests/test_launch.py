@@ -1,5 +1,4 @@
 import ast
-import json
 import os
 import socket
 import time
@@ -13,7 +12,6 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from detectron2.engine import launch
-from detectron2.utils import comm
 
 # Spawned processes import the library anew, which takes seconds: few tests start any.
 
@@ -124,11 +122,11 @@ def seconds_since_failure(folder):
         (
             "raise",
             mp.ProcessRaisedException,
-            r"rank 1 of 2 has failed:\n\nTraceback (.*\n)*.*fail_on_rank_1\n(.*\n)*"
+            r"Process 1 terminated .*:\nTraceback (.*\n)*.*fail_on_rank_1\n(.*\n)*"
             "KeyError: 'the annotation of image 139'",
         ),
-        ("exit", mp.ProcessRaisedException, "rank 1 of 2 has failed:(.*\n)*SystemExit: 7"),
-        ("kill", mp.ProcessExitedException, "rank 1 of 2 has died with exit code -9 .SIGKILL; "),
+        ("exit", mp.ProcessExitedException, "process 1 terminated with exit code 7"),
+        ("kill", mp.ProcessExitedException, "process 1 terminated with signal SIGKILL"),
     ],
 )
 def test_failing_rank_takes_the_others_down_at_once_and_is_named(tmp_path, how, error, message):
@@ -168,52 +166,5 @@ def test_rank_killed_on_one_machine_ends_the_run_on_the_other(tmp_path):
         runs = [machines.submit(launch, main, 1, 2, rank, url, args=args) for rank in (0, 1)]
         other, killed = (run.exception() for run in runs)
     assert seconds_since_failure(tmp_path) < 30
-    assert "rank 1 of 2 has died with exit code -9 (SIGKILL; " in str(killed)
-    assert "rank 0 of 2 has failed:" in str(other)
-    assert "If a connection was lost, the output of the other machines has the cause." in str(other)
-
-
-@pytest.fixture
-def in_torchrun(tmp_path, monkeypatch):
-    """The environment that torchrun gives to the only process of a run."""
-    environment = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
-    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    environment |= {"TORCHELASTIC_ERROR_FILE": tmp_path / "error.json"}
-    for name, value in environment.items():
-        monkeypatch.setenv(name, str(value))
-    yield
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-@needs_gloo
-@pytest.mark.lite
-def test_torchrun_learns_why_its_process_has_failed(tmp_path, in_torchrun):
-    with pytest.raises(FloatingPointError):
-        launch(distributed_mains.diverge, 1)
-    message = json.loads((tmp_path / "error.json").read_text())["message"]
-    assert message["message"] == "FloatingPointError: the loss of image 139"
-    assert "in diverge" in message["extraInfo"]["py_callstack"]
-
-
-@needs_gloo
-@pytest.mark.lite
-def test_rank_that_does_not_come_is_named_whatever_an_earlier_start_left(in_torchrun, monkeypatch):
-    # torchrun's store outlives a restart: here is what a process has left that has died since.
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    store.set("question/1", "left over")
-    monkeypatch.setenv("MASTER_PORT", str(store.port))
-    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(TimeoutError, match=r"ranks \[1\] of 2 have not joined .* see their output"):
-        launch(print, 1, timeout=timedelta(seconds=1))
-
-
-@needs_gloo
-@pytest.mark.lite
-def test_process_of_torchrun_joins_the_run_of_its_environment(tmp_path, in_torchrun):
-    # Nothing is spawned, whatever the command line says.
-    launch(distributed_mains.note_world, 4, num_machines=2, args=(str(tmp_path),))
-    assert (tmp_path / "rank0").read_text() == "1 0 gloo"
-    assert not dist.is_initialized()
-    assert comm.get_world_size() == 1
+    assert str(killed) == "process 0 terminated with signal SIGKILL"
+    assert isinstance(other, mp.ProcessRaisedException)

@@ -1,4 +1,3 @@
-from fvcore.common.checkpoint import Checkpointer
+from fvcore.common.checkpoint import Checkpointer, PeriodicCheckpointer
 
 from detectron2.checkpoint.detection_checkpoint import DetectionCheckpointer
-from detectron2.checkpoint.periodic import PeriodicCheckpointer

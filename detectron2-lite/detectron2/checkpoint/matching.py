@@ -11,9 +11,7 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 
-def match_by_suffix(
-    model: Mapping[str, Tensor], checkpoint: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, str]]:
+def match_by_suffix(model: Mapping[str, Tensor], checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """Rename checkpoint entries to the model entries whose names they end.
 
     Args:
@@ -21,8 +19,7 @@ def match_by_suffix(
         checkpoint: name to tensor or array.
 
     Returns:
-        The renamed entries, followed by those that match nothing, and the dict from model entry to
-        checkpoint entry.
+        The renamed entries, followed by those that match nothing.
 
     Raises:
         ValueError: one checkpoint entry matches two model entries.
@@ -47,7 +44,7 @@ def match_by_suffix(
         _log_matches(mapping, model)
     taken = set(mapping.values())
     rest = {name: value for name, value in checkpoint.items() if name not in taken}
-    return {name: checkpoint[match] for name, match in mapping.items()} | rest, mapping
+    return {name: checkpoint[match] for name, match in mapping.items()} | rest
 
 
 def _longest_suffix(name: str, candidates: Mapping[str, Any]) -> str | None:

@@ -70,8 +70,9 @@ class LazyConfig:
             A config of all objects, the one object, or a tuple of objects. Dicts become configs.
 
         Raises:
-            ValueError: for another extension, a YAML tag that is not safe to read, or a YAML file
-                that holds neither a mapping nor a list.
+            ValueError: for another extension, or a YAML file that holds neither a mapping nor a
+                list.
+            yaml.YAMLError: for a YAML file that cannot be read, or asks for a call.
             FileNotFoundError: if there is no such file.
             SyntaxError: if a Python file cannot be parsed.
             ImportError: if a relative import names a folder, a missing file or a missing name.
@@ -142,15 +143,14 @@ class LazyConfig:
 
         Args:
             cfg: the config, changed in place.
-            overrides: the texts. A key that does not exist is created, with a warning (it may be
-                a typing error) unless it is written as `+key=value`.
+            overrides: the texts. A key that does not exist is created.
 
         Returns:
             The same config.
 
         Raises:
             hydra.errors.OverrideParseException: for a text outside the grammar.
-            ValueError: for a sweep over values (`a=1,2`, `choice`, `range`), or an empty key.
+            ValueError: for a sweep over values (`a=1,2`, `choice`, `range`).
             KeyError: if the path goes through a value that is not a config.
             IndexError: if a list has no such element.
             NotImplementedError: for a deletion, `~key`.

@@ -8,8 +8,6 @@ from omegaconf import DictConfig
 
 from detectron2.config.yaml_files import PlainConverter
 
-_WIDTH = 100
-
 
 def dump_python(cfg: DictConfig, prefix: str = "cfg.") -> str:
     """Write a config as assignments, one for each of its keys.
@@ -23,25 +21,14 @@ def dump_python(cfg: DictConfig, prefix: str = "cfg.") -> str:
         prefix: written before each key.
     """
     plain = PlainConverter().convert(cfg)
-    return "".join(f"{_lines(f'{prefix}{key} = ', value)}\n" for key, value in plain.items())
+    return "".join(f"{prefix}{key} = {_text(value)}\n" for key, value in plain.items())
 
 
-def _lines(label: str, value: Any, indent: str = "") -> str:
-    """`label` and `value` on one line, or with each entry on a line of its own if it is long."""
-    one_line = f"{indent}{label}{_on_one_line(value)}"
-    entries = _entries(value)
-    if not entries or len(one_line) <= _WIDTH:
-        return one_line
-    opening, closing = _brackets(value)
-    lines = [f"{_lines(*entry, indent=indent + '    ')},\n" for entry in entries]
-    return f"{indent}{label}{opening}\n{''.join(lines)}{indent}{closing}"
-
-
-def _on_one_line(value: Any) -> str:
+def _text(value: Any) -> str:
     if not isinstance(value, dict | list):
         return repr(value)
     opening, closing = _brackets(value)
-    entries = [f"{label}{_on_one_line(entry)}" for label, entry in _entries(value)]
+    entries = [f"{label}{_text(entry)}" for label, entry in _entries(value)]
     return f"{opening}{', '.join(entries)}{closing}"
 
 

@@ -8,10 +8,8 @@ from typing import Any
 import yaml
 from omegaconf import Container, DictConfig, OmegaConf, SCMode
 
-from detectron2.utils.registry import dotted_name, is_name_of, locate
+from detectron2.utils.registry import dotted_name, is_name_of
 
-_TRUSTED_PACKAGES = ("detectron2", "mimdet", "torch", "torchvision", "fvcore", "timm")
-_PARTIAL = "functools.partial"
 _PYTHON_TAG = "tag:yaml.org,2002:python/"
 
 
@@ -43,7 +41,7 @@ def _dump_plain(plain: Any) -> str:
 def _read_back_problems(text: str) -> list[str]:
     try:
         loaded = load_yaml(text, "the saved config")
-    except (yaml.YAMLError, ValueError, ImportError) as e:
+    except (yaml.YAMLError, TypeError) as e:
         return [str(e)]
     # Texts are compared because values need not be: nan differs from itself.
     return [] if _dump_plain(loaded) == text else ["what is read differs from what was saved"]
@@ -87,21 +85,25 @@ class PlainConverter:
         return name
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads plain YAML and the few Python tags whose construction runs no code of a stranger."""
+class _Loader(yaml.FullLoader):
+    """Reads values, tuples, names, objects and the calls that only hold values; runs no others."""
+
+    def find_python_name(self, name: str, mark: yaml.Mark, unsafe: bool = False) -> Any:
+        """The object of a dotted name, whose module need not have been imported before."""
+        return super().find_python_name(name, mark, unsafe=True)
 
 
 def load_yaml(text: str | bytes, filename: str) -> Any:
-    """Read YAML as plain values, tuples, and functions and objects of trusted packages.
+    """Read YAML as plain values, tuples, names, partial functions, enum members and objects.
 
     Args:
         text: the content of the file; bytes are UTF-8, or UTF-16 with a byte order mark.
         filename: what to call it in errors.
 
     Raises:
-        yaml.YAMLError: if the text is not YAML.
-        ValueError: naming the tag, if it could run code or belongs to another package.
-        ImportError: if a tag names something that does not exist.
+        yaml.YAMLError: if the text is not YAML, has a tag that calls something else, or names
+            something that does not exist.
+        TypeError: if a tag wants an object of something that is no plain class.
     """
     loader = _Loader(text)
     loader.name = filename
@@ -111,60 +113,25 @@ def load_yaml(text: str | bytes, filename: str) -> Any:
         loader.dispose()
 
 
-def _refuse(loader: _Loader, suffix: str, node: yaml.Node) -> None:
-    raise ValueError(
-        f"tag !!python/{suffix} is not allowed ({node.start_mark.name}, line "
-        f"{node.start_mark.line + 1}): a YAML config may hold tuples, {_PARTIAL}, and functions, "
-        f"enums and plain objects of {', '.join(_TRUSTED_PACKAGES)}, so that reading a downloaded "
-        "file runs no code; load the Python config file instead"
-    )
-
-
-def _locate_trusted(loader: _Loader, tag: str, suffix: str, node: yaml.Node) -> Any:
-    """The object of this name, which a trusted package must define, not just import."""
-    found = locate(suffix) if _is_trusted(suffix) else None
-    if found is None or not _is_trusted(getattr(found, "__module__", None) or suffix):
-        _refuse(loader, f"{tag}:{suffix}", node)
-    return found
-
-
-def _is_trusted(name: str) -> bool:
-    return name.split(".")[0] in _TRUSTED_PACKAGES
-
-
-def _construct_tuple(loader: _Loader, node: yaml.Node) -> tuple:
-    return tuple(loader.construct_sequence(node, deep=True))
-
-
-def _construct_name(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
-    return (
-        functools.partial if suffix == _PARTIAL else _locate_trusted(loader, "name", suffix, node)
-    )
-
-
-def _construct_object(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
-    """An object whose attributes are listed; neither `__init__` nor `__setstate__` is called."""
-    kind = _locate_trusted(loader, "object", suffix, node)
-    if not isinstance(kind, type) or not isinstance(node, yaml.MappingNode):
-        _refuse(loader, f"object:{suffix}", node)
-    result = object.__new__(kind)
+def _construct_object(loader: _Loader, name: str, node: yaml.MappingNode) -> Any:
+    # Neither `__init__` nor `__setstate__` is called, which yaml would do: they may run any code.
+    result = object.__new__(loader.find_python_name(name, node.start_mark))
     result.__dict__.update(loader.construct_mapping(node, deep=True))
     return result
 
 
-def _construct_call(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+def _construct_call(loader: _Loader, name: str, node: yaml.Node) -> Any:
     """The two kinds of call that do nothing but hold values: partial functions and enum members."""
-    if suffix == _PARTIAL and isinstance(node, yaml.MappingNode):
+    kind = loader.find_python_name(name, node.start_mark)
+    if kind is functools.partial and isinstance(node, yaml.MappingNode):
         function, args, keywords, _ = loader.construct_mapping(node, deep=True)["state"]
         return functools.partial(function, *args, **keywords)
-    kind = _locate_trusted(loader, "object/apply", suffix, node)
-    if not isinstance(kind, enum.EnumMeta) or not isinstance(node, yaml.SequenceNode):
-        _refuse(loader, f"object/apply:{suffix}", node)
+    if not isinstance(kind, enum.EnumMeta):
+        raise yaml.constructor.ConstructorError(
+            None, None, f"a config must not call {name} when it is read", node.start_mark
+        )
     return kind(*loader.construct_sequence(node))
 
 
-_Loader.add_constructor(f"{_PYTHON_TAG}tuple", _construct_tuple)
-_Loader.add_multi_constructor(f"{_PYTHON_TAG}name:", _construct_name)
 _Loader.add_multi_constructor(f"{_PYTHON_TAG}object:", _construct_object)
 _Loader.add_multi_constructor(f"{_PYTHON_TAG}object/apply:", _construct_call)
-_Loader.add_multi_constructor(_PYTHON_TAG, _refuse)

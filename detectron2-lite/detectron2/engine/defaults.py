@@ -1,22 +1,15 @@
 """What most training scripts start with: arguments, folders, logs, seeds, metric writers, DDP."""
 
 import argparse
-import contextlib
-import filecmp
 import importlib.util
 import inspect
 import logging
 import os
-import secrets
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
-from itertools import count
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
@@ -48,22 +41,6 @@ Train on two machines:
 """
 
 
-class _ArgumentParser(argparse.ArgumentParser):
-    """Refuses flags behind the first override, where argparse would take them for overrides."""
-
-    def parse_known_args(
-        self, args: Any = None, namespace: Any = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        parsed, unknown = super().parse_known_args(args, namespace)
-        misplaced = [word for word in parsed.opts if word.startswith("--")]
-        if misplaced:
-            self.error(
-                f"{' '.join(misplaced)} comes after the override {parsed.opts[0]!r}; put all flags "
-                "before the overrides"
-            )
-        return parsed, unknown
-
-
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     """The command line of a training script.
 
@@ -72,9 +49,9 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
 
     Returns:
         A parser for `--config-file`, `--resume`, `--eval-only`, the flags that `launch` needs, and
-        `opts`, the overrides of the config. A flag behind the first override is an error.
+        `opts`, the overrides of the config, to which everything behind the first of them belongs.
     """
-    parser = _ArgumentParser(
+    parser = argparse.ArgumentParser(
         epilog=epilog or _EPILOG.format(script=sys.argv[0]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -109,41 +86,29 @@ def default_setup(cfg: DictConfig, args: argparse.Namespace) -> None:
 
     1. sets up the loggers `fvcore` and `detectron2`, and logs the environment, the command line
        and the config file;
-    2. saves the config as `config.yaml` of the output folder. A resumed run keeps the one that it
-       finds as `config.yaml.<n>` if that differs. If the seed is negative (or absent), the saved
-       config holds the seed that was drawn instead;
-    3. seeds all random number generators with seed + rank, and sets `cudnn.benchmark` and the
-       precision of float32 products.
+    2. saves the config as `config.yaml` of the output folder;
+    3. seeds all random number generators with seed + rank (with a random number if the seed is
+       negative or absent), and sets `cudnn.benchmark` and the precision of float32 products.
 
     Args:
         cfg: the config. Read are `train.output_dir` (or `output_dir`), `train.seed`,
             `train.cudnn_benchmark` and `train.float32_precision`.
         args: the parsed command line.
-
-    Raises:
-        ValueError: the output folder of the config is empty.
-        OSError: the output folder cannot be written.
     """
-    output_dir = _output_dir(cfg)
-    if output_dir is not None and comm.is_main_process():
-        _make_writable(output_dir)
+    output_dir = _first_of(cfg, "OUTPUT_DIR", "output_dir", "train.output_dir", default=None)
+    if output_dir and comm.is_main_process():
+        os.makedirs(output_dir, exist_ok=True)
     rank = comm.get_rank()
     setup_logger(output_dir, distributed_rank=rank, name="fvcore")
     logger = setup_logger(output_dir, distributed_rank=rank)
     _log_run(logger, args)
-
-    seed = _first_of(cfg, "SEED", "train.seed", default=-1)
-    is_generated = seed is None or seed < 0
-    if is_generated:  # every rank must know the number that is saved
-        seed = comm.all_gather(secrets.randbits(31))[0]
-    if output_dir is not None and comm.is_main_process():
-        with _seed_in(cfg, seed) if is_generated else contextlib.nullcontext():
-            path = _save_config(cfg, output_dir, keep_previous=getattr(args, "resume", False))
+    if output_dir and comm.is_main_process():
+        path = os.path.join(output_dir, "config.yaml")
+        LazyConfig.save(cfg, path)
         logger.info(f"Full config saved to {path}")
 
-    if is_generated:
-        logger.info(f"Using a generated random seed {seed}")
-    seed_all_rng(seed + rank)
+    seed = _first_of(cfg, "SEED", "train.seed", default=-1)
+    seed_all_rng(None if seed is None or seed < 0 else seed + rank)
     _set_up_numerics(cfg, eval_only=getattr(args, "eval_only", False))
 
 
@@ -156,21 +121,13 @@ def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventW
 
     Returns:
         The writers; without the last one, and with a warning, if tensorboard is not installed.
-
-    Raises:
-        ValueError: `output_dir` is empty.
     """
-    if not output_dir:
-        raise ValueError(
-            f"the metrics of a run need a folder, got output_dir={output_dir!r}; set "
-            "train.output_dir"
-        )
     os.makedirs(output_dir, exist_ok=True)
     writers: list[EventWriter] = [
         CommonMetricPrinter(max_iter),
         JSONWriter(os.path.join(output_dir, "metrics.json")),
     ]
-    if importlib.util.find_spec("tensorboard") is None:
+    if importlib.util.find_spec("tensorboard") is None:  # an extra, other than upstream's
         logging.getLogger(__name__).warning(
             "tensorboard is not installed (pip install tensorboard): no event files are written"
         )
@@ -229,31 +186,6 @@ def _first_of(cfg: DictConfig, *keys: str, default: Any) -> Any:
     return next((value for value in values if value is not _MISSING), default)
 
 
-def _output_dir(cfg: DictConfig) -> str | None:
-    """The output folder; None if the config has no key for it."""
-    output_dir = _first_of(cfg, "OUTPUT_DIR", "output_dir", "train.output_dir", default=_MISSING)
-    if output_dir is _MISSING:
-        return None
-    if not output_dir:
-        raise ValueError(
-            f"train.output_dir is empty ({output_dir!r}); name a folder for the checkpoints and "
-            "logs of this run, for instance with the override train.output_dir=output/my_run"
-        )
-    return str(output_dir)
-
-
-def _make_writable(output_dir: str) -> None:
-    try:
-        os.makedirs(output_dir, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output_dir):
-            pass
-    except OSError as e:
-        raise OSError(
-            f"train.output_dir={output_dir!r} cannot be written ({e}); choose a folder in which "
-            "this user may create files"
-        ) from e
-
-
 def _log_run(logger: logging.Logger, args: argparse.Namespace) -> None:
     logger.info(f"Rank of current process: {comm.get_rank()}. World size: {comm.get_world_size()}")
     logger.info("Environment info:\n" + collect_env_info())
@@ -262,38 +194,6 @@ def _log_run(logger: logging.Logger, args: argparse.Namespace) -> None:
     if config_file:
         with open(config_file, encoding="utf-8") as file:
             logger.info(f"Contents of args.config_file={config_file}:\n{file.read()}")
-
-
-@contextlib.contextmanager
-def _seed_in(cfg: DictConfig, seed: int) -> Iterator[None]:
-    """Let the config hold this seed for the time of saving it."""
-    section, key = (cfg, "SEED") if "SEED" in cfg else (cfg.get("train"), "seed")
-    if section is None:
-        yield
-        return
-    as_written = OmegaConf.to_container(section).get(key, _MISSING)  # maybe an interpolation
-    with flag_override(section, ["struct", "readonly"], [False, False]):
-        section[key] = seed
-        try:
-            yield
-        finally:
-            if as_written is _MISSING:
-                del section[key]
-            else:
-                section[key] = as_written
-
-
-def _save_config(cfg: DictConfig, output_dir: str, *, keep_previous: bool) -> str:
-    """Write `config.yaml`; a previous one with other content may be kept as `config.yaml.<n>`."""
-    path = os.path.join(output_dir, "config.yaml")
-    kept = None
-    if keep_previous and os.path.exists(path):
-        kept = next(name for n in count(1) if not os.path.exists(name := f"{path}.{n}"))
-        shutil.copy2(path, kept)
-    LazyConfig.save(cfg, path)
-    if kept is not None and filecmp.cmp(path, kept, shallow=False):
-        os.remove(kept)
-    return path
 
 
 def _set_up_numerics(cfg: DictConfig, *, eval_only: bool) -> None:

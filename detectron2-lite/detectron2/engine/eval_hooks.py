@@ -1,10 +1,8 @@
 """Hooks for the evaluation of a training, and for the checkpoint that it finds best."""
 
-import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from detectron2.checkpoint import Checkpointer
@@ -65,16 +63,11 @@ class EvalHook(HookBase):
 class BestCheckpointer(HookBase):
     """Saves `{file_prefix}.pth` whenever the evaluation has found a better model.
 
-    Register it behind the `EvalHook`. `last_checkpoint` keeps naming the periodic checkpoint, so
-    that a resumed run continues where training was. A resumed run knows the best value up to its
-    checkpoint; the value of that very iteration only if the `PeriodicCheckpointer` comes behind.
-
-    The best value is an entry of its own in all files of the checkpointer. Upstream ignores it
-    there; it could not resume from a file that has it among the states of hooks.
+    Register it behind the `EvalHook`. A resumed run does not know the best value of the run before.
 
     Args:
         eval_period: period of the `EvalHook`; 0 compares only after training.
-        checkpointer: what saves, the same that saves and loads the trainer.
+        checkpointer: what saves.
         val_metric: name of the stored metric, as in "bbox/AP50".
         mode: "max" or "min": which values are better.
         file_prefix: name of the file without suffix.
@@ -99,9 +92,6 @@ class BestCheckpointer(HookBase):
         self._file_prefix = file_prefix
         self.best_metric: float | None = None
         self.best_iter: int | None = None
-        checkpointer.checkpointables[f"BestCheckpointer.{file_prefix}"] = SimpleNamespace(
-            state_dict=self._best, load_state_dict=self.load_state_dict
-        )
 
     def after_step(self) -> None:
         """Compare after a periodic evaluation."""
@@ -112,14 +102,6 @@ class BestCheckpointer(HookBase):
         """Compare after the final evaluation."""
         if _is_complete(self.trainer):
             self._compare()
-
-    def _best(self) -> dict[str, Any]:
-        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore the best value, also from files that have it as the state of this hook."""
-        self.best_metric = state_dict["best_metric"]
-        self.best_iter = state_dict["best_iter"]
 
     def _compare(self) -> None:
         latest = self.trainer.storage.latest().get(self._val_metric)
@@ -147,8 +129,7 @@ class BestCheckpointer(HookBase):
 
     def _save(self, value: float, iteration: int) -> None:
         self.best_metric, self.best_iter = value, iteration
-        with _without_tagging(self._checkpointer):
-            self._checkpointer.save(self._file_prefix, iteration=iteration)
+        self._checkpointer.save(self._file_prefix, iteration=iteration)
 
 
 def _is_eval_step(trainer: TrainerBase, period: int) -> bool:
@@ -170,14 +151,3 @@ def _metric(name: str, value: Any) -> float:
             f"eval_function must return a nested dict of numbers, got {name} = {value!r} "
             f"({type(value).__name__})"
         ) from e
-
-
-@contextlib.contextmanager
-def _without_tagging(checkpointer: Checkpointer) -> Iterator[None]:
-    """Let `save` leave `last_checkpoint` alone."""
-    tag_last_checkpoint = checkpointer.tag_last_checkpoint
-    checkpointer.tag_last_checkpoint = lambda basename: None
-    try:
-        yield
-    finally:
-        checkpointer.tag_last_checkpoint = tag_last_checkpoint

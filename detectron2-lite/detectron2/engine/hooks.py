@@ -194,7 +194,13 @@ class PeriodicCheckpointer(PeriodicCheckpointerBase, HookBase):
     """
 
     def before_train(self) -> None:
-        """Take over the length of training."""
+        """Take over the length of training.
+
+        Raises:
+            ValueError: the period is not positive.
+        """
+        if self.period < 1:
+            raise ValueError(f"the period of checkpoints must be positive, got {self.period}")
         self.max_iter = self.trainer.max_iter
 
     def after_step(self) -> None:

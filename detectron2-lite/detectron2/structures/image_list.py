@@ -54,7 +54,7 @@ class ImageList:
 
         Raises:
             AssertionError: if there are no images or their leading sizes differ.
-            ValueError: if an image is larger than the square.
+            RuntimeError: if an image is larger than the square.
         """
         tensors = list(tensors)
         assert tensors, "ImageList.from_tensors needs at least one image, got none"
@@ -80,11 +80,5 @@ def _padded_size(
     square_size = constraints.get("square_size", 0)
     divisor = max(constraints.get("size_divisibility", size_divisibility), 1)
     sides = [square_size, square_size] if square_size > 0 else largest
-    height, width = (-(-side // divisor) * divisor for side in sides)
-    if height < largest[0] or width < largest[1]:
-        raise ValueError(
-            f"images must fit into the square they are padded to, got {largest[0]}x{largest[1]} "
-            f"(height x width) for {height}x{width}; raise square_size (square_pad of the "
-            "backbone) or resize the images"
-        )
+    height, width = (-(-side // divisor) * divisor for side in sides)  # rounded up
     return height, width

@@ -175,7 +175,8 @@ class Visualizer:
 
         Raises:
             NotImplementedError: for keypoints.
-            ValueError: boxes or masks have another shape, or the arguments differ in length.
+            ValueError: masks have another shape, or the arguments differ in length.
+            AssertionError: boxes have another shape.
         """
         if keypoints is not None:
             raise NotImplementedError(
@@ -313,8 +314,7 @@ class Visualizer:
         if not bitmap.any() or bitmap.sum() < area_threshold:
             return self.output
         color = self._new_colors(1)[0] if color is None else color
-        canvas = self.output.canvas
-        inside = Image.fromarray(bitmap.astype(np.uint8) * 255).resize(canvas.size)
+        canvas, inside = self.output.canvas, self._scaled(bitmap)
         left, top, right, bottom = inside.getbbox() or (0, 0, 1, 1)
         # one pixel of nothing around, so that an object at the border has its outline there too
         box = (left - 1, top - 1, right + 1, bottom + 1)
@@ -348,10 +348,7 @@ class Visualizer:
         """
         likely = self._bitmap(np.asarray(soft_mask) > 0.5)
         color = self._new_colors(1)[0] if color is None else color
-        canvas = self.output.canvas
-        opacity = (np.clip(soft_mask, 0, 1) * alpha * 255).round().astype(np.uint8)
-        opacity = Image.fromarray(opacity).resize(canvas.size)
-        canvas.paste(rgb(color), (0, 0), opacity)
+        self.output.canvas.paste(rgb(color), (0, 0), self._scaled(np.clip(soft_mask, 0, 1) * alpha))
         if text is not None and likely.any():
             self.draw_text(text, _middle(likely), color=color)
         return self.output
@@ -377,8 +374,13 @@ class Visualizer:
     def _grey_outside(self, bitmaps: Sequence[np.ndarray]) -> None:
         outside = ~np.any([np.zeros(self.img.shape[:2], dtype=bool), *bitmaps], axis=0)
         canvas = self.output.canvas
-        where = Image.fromarray(outside.astype(np.uint8) * 255).resize(canvas.size)
-        canvas.paste(canvas.convert("L").convert("RGB"), (0, 0), where)
+        canvas.paste(canvas.convert("L").convert("RGB"), (0, 0), self._scaled(outside))
+
+    def _scaled(self, opacity: np.ndarray) -> Image.Image:
+        """(H, W) numbers in [0, 1] in the size of the picture, as Pillow takes a mask."""
+        # A mask times uint8 stays of one byte per pixel, and there may be hundreds of them.
+        levels = (opacity * np.uint8(255)).round().astype(np.uint8)
+        return Image.fromarray(levels).resize(self.output.canvas.size)
 
     def _bitmaps(self, masks: Any) -> list[np.ndarray]:
         """Masks of any accepted kind as (H, W) bool arrays."""
@@ -424,14 +426,9 @@ class Visualizer:
 
 
 def _corners(boxes: Boxes | np.ndarray | Tensor | Sequence) -> np.ndarray:
-    boxes = boxes.tensor if isinstance(boxes, Boxes) else boxes
-    boxes = boxes.detach().cpu() if isinstance(boxes, Tensor) else boxes
-    array = np.asarray(boxes, dtype=float)
-    if array.size == 0:
-        return array.reshape(-1, 4)[:0]
-    if array.ndim != 2 or array.shape[1] != 4:
-        raise ValueError(f"boxes must be (N, 4) corners x0, y0, x1, y1, got shape {array.shape}")
-    return array
+    if not isinstance(boxes, Boxes):
+        boxes = Boxes(boxes if isinstance(boxes, Tensor) else np.asarray(boxes))
+    return boxes.tensor.detach().cpu().numpy()
 
 
 def _areas(
