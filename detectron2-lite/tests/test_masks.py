@@ -248,7 +248,7 @@ def test_polygon_masks_refuse_indices_of_another_kind():
 
 @pytest.mark.lite
 def test_the_error_for_a_bool_index_of_wrong_length_names_the_right_one():
-    with pytest.raises(ValueError, match="1 bools"):
+    with pytest.raises(ValueError, match="1 polygon masks cannot be indexed by array.*boolean"):
         PolygonMasks([[rectangle(0, 0, 1, 1)]])[torch.tensor([True, False])]
 
 

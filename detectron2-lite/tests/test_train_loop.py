@@ -386,12 +386,6 @@ def test_metrics_are_gathered_every_period():
     assert [it for _, it in trainer.storage.history("loss_a").values()] == [1, 3]
 
 
-@pytest.mark.lite
-def test_period_of_metrics_must_be_positive():
-    with pytest.raises(ValueError, match="gather_metric_period must be a positive number, got 0"):
-        make_trainer(gather_metric_period=0)
-
-
 @pytest.mark.parametrize("before", [False, True])
 def test_gradients_do_not_add_up_over_iterations(before):
     trainer = loss_trainer([2.0, 3.0], zero_grad_before_forward=before)

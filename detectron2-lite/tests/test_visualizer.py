@@ -311,9 +311,3 @@ def test_keypoints_are_refused():
 def test_an_image_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"img_rgb must be \(H, W, 3\) in RGB, got shape \(3, 4\)"):
         Visualizer(np.zeros((3, 4)))
-
-
-@pytest.mark.lite
-def test_an_unknown_alignment_is_refused():
-    with pytest.raises(ValueError, match="one of .*'left', 'center', 'right'.*, got 'middle'"):
-        Visualizer(GREY).draw_text("cat", (1, 1), horizontal_alignment="middle")

@@ -4,7 +4,6 @@ import os
 from typing import Any
 
 import fvcore.common.checkpoint as fvcore_checkpoint
-import torch
 import torch.distributed as dist
 from fvcore.common.checkpoint import Checkpointer
 from torch import nn
@@ -13,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from detectron2.checkpoint.matching import match_by_suffix
 from detectron2.checkpoint.reading import read_pickle, read_torch
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager, atomic_write
+from detectron2.utils.file_io import PathManager
 
 __all__ = ["DetectionCheckpointer"]
 
@@ -23,7 +22,7 @@ class DetectionCheckpointer(Checkpointer):
 
     A checkpoint is `<save_dir>/<name>.pth`, written by `torch.save`: a dict with `model` (its state
     dict), the state dict of each checkpointable under its own key, and extra values. The text file
-    `last_checkpoint` names the newest one. Files are complete or absent, never half written.
+    `last_checkpoint` names the newest one.
 
     Loading runs no code from the file: tensors, arrays and plain Python values are read, any other
     type is refused.
@@ -50,32 +49,9 @@ class DetectionCheckpointer(Checkpointer):
         self.path_manager = PathManager
         # All processes load a distributed model at the same time, so they can agree on the file.
         self._loads_together = isinstance(model, DistributedDataParallel)
-        self._by_ends = False  # whether names are matched by their ends, which a path can ask for
-
-    def save(self, name: str, **kwargs: Any) -> None:
-        """Write `<save_dir>/<name>.pth` and name it in `last_checkpoint`.
-
-        Args:
-            name: file name without suffix and folder.
-            kwargs: extra values to store by key.
-        """
-        if not self.save_dir or not self.save_to_disk:
-            return
-        basename = f"{name}.pth"
-        assert os.path.basename(basename) == basename, (
-            f"a checkpoint name must not contain a folder, got {name!r}; set save_dir instead"
+        self._match_by_ends = (
+            False  # whether names are matched by their ends, which a path can ask for
         )
-        path = os.path.join(self.save_dir, basename)
-        self.logger.info(f"Saving checkpoint to {path}")
-        states = {key: value.state_dict() for key, value in self.checkpointables.items()}
-        with atomic_write(path, "wb") as f:
-            torch.save({"model": self.model.state_dict(), **states, **kwargs}, f)
-        self.tag_last_checkpoint(basename)
-
-    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Name a file of `save_dir` as the one to resume from."""
-        with atomic_write(os.path.join(self.save_dir, "last_checkpoint")) as f:
-            f.write(last_filename_basename)
 
     def load(self, path: str | None, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load a checkpoint into the model and the checkpointables.
@@ -111,7 +87,7 @@ class DetectionCheckpointer(Checkpointer):
             raise ValueError(
                 f"the only query of a checkpoint path is '?matching_heuristics=True', got {path!r}"
             )
-        self._by_ends = query.endswith("True")
+        self._match_by_ends = query.endswith("True")
         file = self.path_manager.get_local_path(source)
         if self._loads_together:
             return self._load_together(file, checkpointables)
@@ -144,7 +120,7 @@ class DetectionCheckpointer(Checkpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> fvcore_checkpoint._IncompatibleKeys:
         """Load the weights; what does not fit is returned, except for constants of the model."""
-        if checkpoint.get("matching_heuristics", False) or self._by_ends:
+        if checkpoint.get("matching_heuristics", False) or self._match_by_ends:
             checkpoint["model"] = match_by_suffix(self.model.state_dict(), checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
         missing = [k for k in incompatible.missing_keys if k not in ("pixel_mean", "pixel_std")]

@@ -1,7 +1,6 @@
 """Starts the processes of a distributed run."""
 
 import gc
-import logging
 import socket
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,8 +13,6 @@ import torch.multiprocessing as mp
 from detectron2.utils import comm
 
 __all__ = ["DEFAULT_TIMEOUT", "launch"]
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 
@@ -102,13 +99,9 @@ def _run(
     rank, has_gpu = first_rank + local_rank, torch.cuda.is_available()
     if has_gpu:
         torch.cuda.set_device(local_rank)
-    try:
-        dist.init_process_group(
-            "nccl" if has_gpu else "gloo", dist_url, timeout, world_size=world_size, rank=rank
-        )
-    except Exception:
-        logger.error(f"Rank {rank} cannot join the process group at {dist_url}")
-        raise
+    dist.init_process_group(
+        "nccl" if has_gpu else "gloo", dist_url, timeout, world_size=world_size, rank=rank
+    )
     comm.create_local_process_group(num_local)
     comm.synchronize()
     main_func(*args)

@@ -56,10 +56,6 @@ class SimpleTrainer(TrainerBase):
         async_write_metrics: bool = False,
     ):
         super().__init__()
-        if gather_metric_period < 1:
-            raise ValueError(
-                f"gather_metric_period must be a positive number, got {gather_metric_period}"
-            )
         model.train()
         self.model = model
         self.data_loader = data_loader

@@ -229,9 +229,12 @@ class PolygonMasks:
         index = as_index(item)
         if index is not None:
             return PolygonMasks([self.polygons[index]])
-        if isinstance(item, slice):
-            return PolygonMasks(self.polygons[item])
-        return PolygonMasks([self.polygons[i] for i in _as_positions(item, len(self))])
+        item = item.cpu().numpy() if isinstance(item, Tensor) else item
+        try:
+            positions = np.arange(len(self))[item]  # by the rules of numpy, which are torch's
+        except IndexError as e:
+            raise ValueError(f"{len(self)} polygon masks cannot be indexed by {item!r}: {e}") from e
+        return PolygonMasks([self.polygons[i] for i in positions])
 
     def __repr__(self) -> str:
         return f"PolygonMasks(num_instances={len(self)})"
@@ -317,21 +320,6 @@ def _checked_polygons(polygons: Any, index: int) -> list[np.ndarray]:
                 f"(instance {index}); it must be x0, y0, x1, y1, ... with at least 3 points"
             )
     return arrays
-
-
-def _as_positions(item: Any, length: int) -> list[int]:
-    """The positions that a list, tensor or array of indices or bools selects from `length`."""
-    selected = np.asarray(item.cpu() if isinstance(item, Tensor) else item)
-    if selected.size == 0 and selected.ndim == 1:
-        return []
-    if selected.dtype == bool and selected.shape == (length,):
-        return np.flatnonzero(selected).tolist()
-    if selected.dtype.kind in "iu" and selected.ndim == 1:
-        return selected.tolist()
-    raise ValueError(
-        f"polygon masks are indexed by an int, a slice, or one-dimensional integers or "
-        f"{length} bools, got {item!r}"
-    )
 
 
 def rasterize_polygons_within_box(

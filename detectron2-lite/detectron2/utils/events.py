@@ -290,13 +290,8 @@ class TensorboardXWriter(EventWriter):
     def _writer(self) -> Any:
         """The summary writer, made at the first write: a run that writes nothing leaves no file."""
         if self._summary_writer is None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as e:
-                raise ImportError(
-                    "TensorboardXWriter needs the package tensorboard, which is not installed; "
-                    "run `pip install tensorboard` or leave this writer out"
-                ) from e
+            from torch.utils.tensorboard import SummaryWriter  # an extra
+
             self._summary_writer = SummaryWriter(**self._arguments)
         return self._summary_writer
 

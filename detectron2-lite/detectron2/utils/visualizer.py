@@ -248,19 +248,14 @@ class Visualizer:
             rotation: in degrees, counter-clockwise.
 
         Raises:
-            ValueError: unknown alignment.
+            KeyError: unknown alignment.
         """
-        shares = {"left": 0.0, "center": 0.5, "right": 1.0}
-        if horizontal_alignment not in shares:
-            raise ValueError(
-                f"horizontal_alignment must be one of {[*shares]}, got {horizontal_alignment!r}"
-            )
         tile = text_tile(text, (font_size or self._font_size) * self.output.scale, color)
         if rotation:
             tile = tile.rotate(rotation, Image.Resampling.BICUBIC, expand=True)
         canvas = self.output.canvas
         x, y = (float(v) * self.output.scale for v in position)
-        x -= shares[horizontal_alignment] * tile.width
+        x -= {"left": 0.0, "center": 0.5, "right": 1.0}[horizontal_alignment] * tile.width
         corner = (
             int(max(0, min(x, canvas.width - tile.width))),
             int(max(0, min(y, canvas.height - tile.height))),
