@@ -50,7 +50,7 @@ from mimdet.engine.own_data import DEFAULT_CONFIG, load_own_data
 from mimdet.engine.preflight import NO_EVALUATOR
 from mimdet.engine.resume import RecentScalars, build_train_loader, is_resuming, settle_seed
 from mimdet.engine.shared_index import share_index
-from mimdet.engine.trainer import build_trainer, data_parallel
+from mimdet.engine.trainer import build_trainer, check_compression, data_parallel
 from mimdet.engine.writers import run_writers
 from mimdet.evaluation.results import InferenceTimer, save_results
 from mimdet.find_config import find_config
@@ -267,6 +267,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         else:
             cfg, args.notes = load_config(args.config_file, args.opts), []
         check_choice(cfg.train.get("eval_weights"))
+        if not args.eval_only:
+            check_compression(cfg.train)
     if not args.data and (args.batch or args.epochs):
         parser.error("--batch and --epochs go with --data; a config has the numbers themselves")
     if args.eval_only and not cfg.train.init_checkpoint:

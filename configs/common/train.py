@@ -25,7 +25,14 @@ train = dict(
     # Which weights of a checkpoint --eval-only and the tools take: "ema", its average, or "raw";
     # None takes the average where there is one, and the log says so.
     eval_weights=None,
-    ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
+    # The compressions exchange gradients in the type of the forward pass, which must be the same:
+    # fp16 with amp.dtype "float16", bf16 with "bfloat16".
+    ddp=dict(
+        broadcast_buffers=False,
+        find_unused_parameters=False,
+        fp16_compression=False,
+        bf16_compression=False,
+    ),
     checkpointer=dict(period=5000, max_to_keep=100),
     eval_period=5000,
     log_period=20,

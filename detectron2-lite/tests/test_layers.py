@@ -124,13 +124,19 @@ def test_layer_norm_is_that_of_torch_over_channels_but_not_of_its_class():
     x = norm_input()
     norm = golden.fill(LayerNorm(32))
     expected = F.layer_norm(x.permute(0, 2, 3, 1), (32,), norm.weight, norm.bias, 1e-6)
-    torch.testing.assert_close(norm(x), expected.permute(0, 3, 1, 2), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(norm(x), expected.permute(0, 3, 1, 2), atol=1e-6, rtol=1e-6)
     assert not isinstance(norm, nn.LayerNorm)
 
 
 def test_layer_norm_keeps_half_precision_under_autocast():
+    x = (torch.randn(2, 64, 8, 8) + 3).bfloat16()
+    norm = LayerNorm(64)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert LayerNorm(4).bfloat16()(torch.randn(1, 4, 2, 2).bfloat16()).dtype == torch.bfloat16
+        y = norm(x)
+        assert norm.bfloat16()(x).dtype == y.dtype == torch.bfloat16
+    # As exact as the type of the output: the sums are in float32.
+    expected = F.layer_norm(x.float().movedim(1, 3), (64,), eps=1e-6).movedim(3, 1)
+    torch.testing.assert_close(y.float(), expected, rtol=2**-8, atol=1e-4)
 
 
 # ----------------------------------------------------------------------------- FrozenBatchNorm2d

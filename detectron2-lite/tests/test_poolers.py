@@ -46,6 +46,18 @@ def test_no_images_give_an_empty_result():
     assert pooler()(features(batch=0), []).shape == (0, 4, 7, 7)
 
 
+def test_boxes_keep_their_coordinates_where_the_maps_are_in_bfloat16():
+    maps = [torch.randn(1, 4, 400 >> k, 512 >> k).bfloat16() for k in range(4)]
+    corners = torch.rand(40, 2) * 400 + 1003.3
+    sides = torch.rand(40, 2) * 300 + 5
+    box_lists = [Boxes(torch.cat([corners, corners + sides], dim=1))]
+    expected = pooler()([x.float() for x in maps], box_lists)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        pooled = pooler()(maps, box_lists)
+    assert pooled.dtype == torch.bfloat16
+    torch.testing.assert_close(pooled, expected.bfloat16(), rtol=2**-8, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "width, height, level",
     [

@@ -1,11 +1,12 @@
 """The trainer of a run, with the options that the training script offers."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from detectron2 import engine
@@ -14,12 +15,46 @@ from detectron2.engine import AMPTrainer, SimpleTrainer
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def data_parallel(model: nn.Module, **kwargs: Any) -> nn.Module:
-    """Wrap a model where there are several processes, see `detectron2.engine.create_ddp_model`."""
-    if all(parameter.device.type == "cpu" for parameter in model.parameters()):
+def data_parallel(model: nn.Module, *, bf16_compression: bool = False, **kwargs: Any) -> nn.Module:
+    """Wrap a model where there are several processes, see `detectron2.engine.create_ddp_model`.
+
+    Args:
+        model: the model, on its device.
+        bf16_compression: exchange the gradients in bfloat16; left out for a model on the CPU, where
+            torch cannot.
+        **kwargs: of `create_ddp_model`.
+    """
+    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+    if on_cpu:
         # Upstream's takes the rank for a GPU, which torch refuses for a model on the CPU.
         kwargs.setdefault("device_ids", None)
-    return engine.create_ddp_model(model, **kwargs)
+    wrapped = engine.create_ddp_model(model, **kwargs)
+    if bf16_compression and not on_cpu and isinstance(wrapped, DistributedDataParallel):
+        wrapped.register_comm_hook(state=None, hook=bf16_compress_hook)
+    return wrapped
+
+
+def check_compression(train: Mapping[str, Any]) -> None:
+    """Refuse gradients that are exchanged in another type than that of the forward pass.
+
+    float16 needs the loss scale, without which small gradients become 0 on their way; bfloat16 has
+    fewer bits than a training in float16 or float32 computes with.
+
+    Args:
+        train: `train` of a config.
+
+    Raises:
+        ValueError: if `train.ddp` has a compression that `train.amp` does not go with.
+    """
+    amp = train.get("amp") or {}
+    used = amp.get("dtype", "float16") if amp.get("enabled") else "float32"
+    for name, dtype in (("fp16_compression", "float16"), ("bf16_compression", "bfloat16")):
+        if (train.get("ddp") or {}).get(name) and used != dtype:
+            raise ValueError(
+                f"train.ddp.{name} needs train.amp.enabled=True and train.amp.dtype={dtype}, but "
+                f"the forward pass is in {used} (train.amp.enabled={bool(amp.get('enabled'))}, "
+                f"train.amp.dtype={amp.get('dtype')}): write train.ddp.{name}=False"
+            )
 
 
 def build_trainer(
@@ -106,5 +141,8 @@ class GradientAccumulation(nn.Module):
         with self.model.no_sync() if is_ddp else contextlib.nullcontext():
             losses = self.model(piece)
             total = sum(losses.values()) / self.steps
-            self.grad_scaler.scale(total).backward()
+            # The trainer calls this inside autocast, for the forward pass; backward operators have
+            # the types of their forward ones, which autocast would change.
+            with torch.autocast(total.device.type, enabled=False):
+                self.grad_scaler.scale(total).backward()
         return {name: loss.detach() for name, loss in losses.items()}

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 from mimdet.whole_files import written_whole
 
 
@@ -30,16 +32,23 @@ class InferenceTimer:
         return {"before_inference": self._begin, "after_inference": self._end}
 
     def _begin(self) -> None:
-        self._start = time.perf_counter()
+        self._start = _time_of_device()
 
     def _end(self) -> None:
-        self.seconds.append(time.perf_counter() - self._start)
+        self.seconds.append(_time_of_device() - self._start)
 
     @property
     def seconds_per_batch(self) -> float:
         """Mean seconds of a batch after warming up; NaN when no batch was seen."""
         counted = self.seconds[self.num_warmup :] or self.seconds
         return sum(counted) / len(counted) if counted else float("nan")
+
+
+def _time_of_device() -> float:
+    """Seconds on a clock, read when the GPU has done all that it was given."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def save_results(results: Mapping[str, Any], path: str | os.PathLike) -> None:

@@ -5,11 +5,18 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.nn.parallel import DistributedDataParallel
 
 from detectron2 import engine
 from detectron2.engine import AMPTrainer, SimpleTrainer
 from detectron2.utils.events import EventStorage
-from mimdet.engine.trainer import GradientAccumulation, build_trainer, data_parallel
+from mimdet.engine.trainer import (
+    GradientAccumulation,
+    build_trainer,
+    check_compression,
+    data_parallel,
+)
 
 
 class Regression(nn.Module):
@@ -66,6 +73,18 @@ def test_a_batch_in_pieces_works_in_bfloat16(batch):
 
 
 @pytest.mark.lite
+def test_no_piece_runs_its_backward_pass_in_autocast(batch):
+    model, seen = Regression(), []
+
+    def note(gradient: torch.Tensor) -> None:
+        seen.append(torch.is_autocast_enabled("cpu"))
+
+    model.layers[2].register_full_backward_hook(lambda module, inputs, outputs: note(outputs[0]))
+    run(model, batch, 1, accumulation_steps=3, amp_enabled=True, amp_dtype="bfloat16")
+    assert seen == [False] * 3
+
+
+@pytest.mark.lite
 def test_mixed_precision_computes_in_the_type_it_was_given(batch):
     model, types = Regression(), []
     model.layers[0].register_forward_hook(lambda m, i, out: types.append(out.dtype))
@@ -108,3 +127,32 @@ def test_a_model_on_the_cpu_is_wrapped_without_a_gpu_on_either_detectron2(monkey
     data_parallel(nn.Linear(1, 1), broadcast_buffers=False)
     data_parallel(nn.Linear(1, 1, device="meta"))  # as any device but the CPU
     assert given == [{"broadcast_buffers": False, "device_ids": None}, {}]
+
+
+@pytest.mark.parametrize(
+    "name, dtype", [("fp16_compression", "float16"), ("bf16_compression", "bfloat16")]
+)
+def test_gradients_are_compressed_to_the_type_of_the_forward_pass_alone(name, dtype):
+    other = {"float16": "bfloat16", "bfloat16": "float16"}[dtype]
+    check_compression({"ddp": {name: True}, "amp": {"enabled": True, "dtype": dtype}})
+    check_compression({"ddp": {name: False}, "amp": {"enabled": False}})
+    for amp in ({"enabled": True, "dtype": other}, {"enabled": False, "dtype": dtype}, None):
+        with pytest.raises(ValueError, match=f"{name} needs .*dtype={dtype}.* write train.ddp."):
+            check_compression({"ddp": {name: True}, "amp": amp})
+
+
+def test_bfloat16_has_a_hook_of_its_own_but_on_the_cpu(monkeypatch):
+    class Wrapped(DistributedDataParallel):
+        hooks = []
+
+        def __init__(self):
+            nn.Module.__init__(self)
+
+        def register_comm_hook(self, state, hook):
+            self.hooks.append(hook)
+
+    monkeypatch.setattr(engine, "create_ddp_model", lambda model, **kwargs: Wrapped())
+    data_parallel(nn.Linear(1, 1), bf16_compression=True)
+    assert Wrapped.hooks == []
+    data_parallel(nn.Linear(1, 1, device="meta"), bf16_compression=True)
+    assert Wrapped.hooks == [bf16_compress_hook]

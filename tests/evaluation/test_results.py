@@ -45,6 +45,15 @@ def test_mean_takes_all_batches_when_there_are_none_but_of_warming_up(clock):
     assert timer.seconds_per_batch == 2.0
 
 
+def test_the_clock_is_read_when_the_gpu_is_done(clock, monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: calls.append("done"))
+    clock(0, 1)
+    run(InferenceTimer(), 1)
+    assert calls == ["done", "done"]
+
+
 def test_mean_of_no_batches_is_nan():
     assert math.isnan(InferenceTimer().seconds_per_batch)
 

@@ -106,8 +106,8 @@ def _converted(norm: nn.Module, new_kind: type[nn.Module]) -> nn.Module:
 class LayerNorm(nn.Module):
     """Layer normalisation over the channels of (N, C, H, W), at each position by itself.
 
-    It computes in the dtype of its input, where `torch.nn.LayerNorm` goes to float32 under
-    autocast, and it is no `torch.nn.LayerNorm`, which matters to rules that pick modules by type.
+    The output has the type of the input, also where autocast normalises in float32. It is no
+    `torch.nn.LayerNorm`, which matters to rules that pick modules by type.
 
     Args:
         normalized_shape: number of channels C.
@@ -126,10 +126,10 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, C, H, W), keeping the shape."""
-        centred = x - x.mean(dim=1, keepdim=True)
-        variance = centred.pow(2).mean(dim=1, keepdim=True)
-        normalized = centred / torch.sqrt(variance + self.eps)
-        return _per_channel(self.weight) * normalized + _per_channel(self.bias)
+        # One kernel, which sums in float32 whatever the type of `x` is.
+        channels_last = x.permute(0, 2, 3, 1)
+        y = F.layer_norm(channels_last, self.normalized_shape, self.weight, self.bias, self.eps)
+        return y.permute(0, 3, 1, 2).to(x.dtype)
 
 
 class NaiveSyncBatchNorm(nn.BatchNorm2d):
