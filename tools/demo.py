@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The main job at toy size: make data, train MIMDet, evaluate it at two ratios, draw.
+"""The main job at toy size: make data, train MIMDet, evaluate at two ratios, draw, predict.
 
     python tools/demo.py --output output/demo
     python tools/demo.py --pretrain --output output/demo_pretrain
@@ -11,31 +11,23 @@ Interrupted, it goes on where it was; remove the folder to start anew.
 """
 
 import json
-import re
 import shlex
 import subprocess
 import sys
-from collections import deque
 from pathlib import Path
 
 from mimdet.command_line import add_overrides, tool_parser
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CONFIG = "configs/toy/mimdet_mask_rcnn_fpn_sr_0p5_toy.py"
+CONFIG = "toy/mimdet_mask_rcnn_fpn_sr_0p5_toy"
 RATIOS = (0.5, 1.0)
 RATIO_KEY = "model.backbone.bottom_up.sample_ratio"
 
-MAE_CONFIG = "configs/toy/mae_vit_toy.py"
+MAE_CONFIG = "toy/mae_vit_toy"
 # Fewer iterations than the config has: there are two detectors, and a head start counts for most
 # in a short race.
 DETECTOR_ITERATIONS = 250
 STARTS = {"scratch": "from scratch", "mae": "from MAE"}  # folder -> title
-
-# Of the long log a reader of the demo sees the progress and what is out of the ordinary.
-_SHOWN = re.compile(
-    r"eta: |Inference done|\bWARNING\b|\bERROR\b|toy|\.png$|tensors loaded|per second;"
-)
-_COLOR_CODE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -64,25 +56,28 @@ def main(argv: list[str] | None = None) -> None:
     print(f"\n{table(output)}\n")
     what = "reconstructions" if args.pretrain else "predictions next to the ground truth"
     print(f"Pictures of {what}: {output / 'pictures'}")
-    print("\nThe commands of this demo, to go on from here:\n")
+    print("\nThe commands of this demo, to go on from here (make has put mimdet into .venv/bin):\n")
     for _, command in steps:
         print(f"  {shlex.join(command)}")
 
 
 def demo_commands(output: Path, opts: list[str]) -> list[tuple[str, list[str]]]:
     """(title, command) of each step, to be run in the repository."""
-    data = f"toy.root={output / 'data'}"
-    train_net = _train_net(CONFIG)
-    weights = f"train.init_checkpoint={output / 'train' / 'model_final.pth'}"
-    train = [*train_net, "--resume", *opts, data, f"train.output_dir={output / 'train'}"]
+    run = output / "train"
+    train = ["mimdet", "train", "--data", str(output / "data"), "--config-file", CONFIG]
+    train += ["--batch", "8", "--epochs", "9", "--resume", *opts, f"train.output_dir={run}"]
     steps = [_data_step(output), ("Training at ratio 0.5", train)]
+    # The run has written the config that it made for these data.
+    trained = ["--config-file", str(run / "config.yaml"), *opts]
+    weights = f"train.init_checkpoint={run / 'model_final.pth'}"
     for ratio in RATIOS:
         folder = f"train.output_dir={_results_folder(output, ratio)}"
-        evaluate = [*train_net, "--eval-only", *opts, data, weights, folder]
-        steps.append((f"Evaluation at ratio {ratio}", [*evaluate, f"{RATIO_KEY}={ratio}"]))
-    draw = ["python", "tools/draw_predictions.py", "--config-file", CONFIG]
-    draw += ["--output", str(output / "pictures"), *opts, data, weights, f"{RATIO_KEY}=1.0"]
-    return [*steps, ("Pictures", draw)]
+        evaluate = ["mimdet", "eval", *trained, weights, folder, f"{RATIO_KEY}={ratio}"]
+        steps.append((f"Evaluation at ratio {ratio}", evaluate))
+    draw = ["mimdet", "draw", *trained, "--output", str(output / "pictures")]
+    steps.append(("Predictions next to the ground truth", [*draw, weights, f"{RATIO_KEY}=1.0"]))
+    predict = ["mimdet", "predict", str(run / "model_final.pth"), str(output / "data" / "val")]
+    return [*steps, ("Predictions", [*predict, "--output", str(output / "predictions")])]
 
 
 def pretrain_commands(
@@ -91,15 +86,14 @@ def pretrain_commands(
     """The same, to compare a detector from a pretrained ViT with one from scratch."""
     data = f"toy.root={output / 'data'}"
     weights = output / "pretrain" / "model_final.pth"
-    mae = [*mae_opts, data]
-    pretrain = [*_train_net(MAE_CONFIG), "--resume", *mae, f"train.output_dir={weights.parent}"]
-    draw = ["python", "tools/draw_reconstructions.py", "--config-file", MAE_CONFIG]
-    draw += ["--images", str(output / "data" / "val"), "--output", str(output / "pictures")]
-    draw += [*mae, f"train.init_checkpoint={weights}"]
+    mae = ["--config-file", MAE_CONFIG, *mae_opts, data]
+    pretrain = ["mimdet", "train", "--resume", *mae, f"train.output_dir={weights.parent}"]
+    draw = ["mimdet", "reconstruct", *mae, "--images", str(output / "data" / "val")]
+    draw += ["--output", str(output / "pictures"), f"train.init_checkpoint={weights}"]
     steps = [_data_step(output), ("Pretraining by MAE", pretrain), ("Reconstructions", draw)]
     budget = f"train.max_iter={DETECTOR_ITERATIONS}"
     for folder, title in STARTS.items():
-        train = [*_train_net(CONFIG), "--resume", budget, *opts, data]
+        train = ["mimdet", "train", "--config-file", CONFIG, "--resume", budget, *opts, data]
         train += [f"train.output_dir={output / folder}"]
         if folder == "mae":
             train.append(f"mae_checkpoint.path={weights}")
@@ -107,12 +101,8 @@ def pretrain_commands(
     return steps
 
 
-def _train_net(config: str) -> list[str]:
-    return ["python", "lazyconfig_train_net.py", "--config-file", config]
-
-
 def _data_step(output: Path) -> tuple[str, list[str]]:
-    return "Toy data", ["python", "tools/make_toy_dataset.py", str(output / "data")]
+    return "Toy data", ["mimdet", "toy", str(output / "data")]
 
 
 def _results_folder(output: Path, ratio: float) -> Path:
@@ -120,23 +110,10 @@ def _results_folder(output: Path, ratio: float) -> Path:
 
 
 def _run(command: list[str]) -> None:
-    """Run one step, showing its progress; on failure show the end of its log and stop."""
-    last: deque[str] = deque(maxlen=40)
-    with subprocess.Popen(
-        [sys.executable, *command[1:]],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        for line in process.stdout:
-            line = _COLOR_CODE.sub("", line.rstrip("\n"))
-            last.append(line)
-            if _SHOWN.search(line):
-                print(line, flush=True)
-    if process.returncode != 0:
-        print("\n".join(last), file=sys.stderr)
-        sys.exit(f"demo: the command above ended with exit code {process.returncode}")
+    """Run one step, which shows its own progress; if it fails, stop."""
+    done = subprocess.run([sys.executable, "-m", *command], cwd=REPOSITORY)
+    if done.returncode != 0:
+        sys.exit(f"demo: the command above ended with exit code {done.returncode}")
 
 
 def results_table(output: Path) -> str:

@@ -23,7 +23,7 @@ from mimdet.engine.follow_data import has_mask_head, nodes, number_of_classes
 
 EPOCHS, MIN_ITERATIONS = 36, 1000
 IMAGES_PER_PROCESS = 4
-_EVALUATIONS = 20
+_EVALUATIONS = 10
 _LONGEST_WARMUP = 0.1  # of the iterations
 
 
@@ -109,7 +109,7 @@ def use_folder(cfg: DictConfig, folder: str, own: OwnData) -> None:
                 **common,
             ),
         )
-    _score_as_coco(cfg, f"{name}_val")
+    _score_as_coco(cfg)
     for key in number_of_classes(cfg):
         OmegaConf.update(cfg, key, AUTO)
     cfg.train.output_dir = f"output/{name}"
@@ -165,13 +165,13 @@ def _replace_dataset(loader: DictConfig, dataset: DictConfig) -> None:
     raise ValueError("--data needs a config whose datasets have names, and this one's have none")
 
 
-def _score_as_coco(cfg: DictConfig, name: str) -> None:
+def _score_as_coco(cfg: DictConfig) -> None:
     """COCO's AP; what is made for the classes of LVIS does not fit others."""
     target = cfg.dataloader.evaluator._target_
     target = locate(target) if isinstance(target, str) else target
     if not issubclass(target, COCOEvaluator):
-        cfg.dataloader.evaluator = LazyCall(COCOEvaluator)(dataset_name=name)
-    cfg.dataloader.evaluator.dataset_name = name
+        cfg.dataloader.evaluator = LazyCall(COCOEvaluator)(dataset_name=None)
+    cfg.dataloader.evaluator.dataset_name = "${dataloader.test.dataset.name}"
     for node in nodes(cfg.model):
         if "get_fed_loss_cls_weights" in node:
             node.update(use_fed_loss=False, get_fed_loss_cls_weights=None)
@@ -211,7 +211,7 @@ def fit_schedule(
     if "train.max_iter" not in written:
         least = 1 if epochs else MIN_ITERATIONS
         train.max_iter = max(least, math.ceil(epoch * (epochs or EPOCHS)))
-    _fit_multiplier(cfg.lr_multiplier, recipe_iterations, train.max_iter)
+    _fit_warmup(cfg.lr_multiplier, recipe_iterations, train.max_iter)
     period = max(1, math.ceil(max(epoch, train.max_iter / _EVALUATIONS)))
     for key in ("train.eval_period", "train.checkpointer.period"):
         if key not in written:
@@ -235,10 +235,8 @@ def _scale_rate(cfg: DictConfig, ratio: float, notes: list[str]) -> None:
     )
 
 
-def _fit_multiplier(multiplier: DictConfig, before: int, after: int) -> None:
+def _fit_warmup(multiplier: DictConfig, before: int, after: int) -> None:
+    # Milestones need no change: they count updates of the recipe, as shares of the whole run.
     for node in nodes(multiplier):
-        if "milestones" in node:
-            node.milestones = [round(step * after / before) for step in node.milestones]
-            node.num_updates = after
         if "warmup_length" in node:
             node.warmup_length = min(node.warmup_length * before / after, _LONGEST_WARMUP)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from toy_runs import REPOSITORY, TINY, isolated, load_script, metrics
 
+from mimdet.__main__ import _TOOLS
+
 demo = load_script("tools/demo.py")
 
 
@@ -43,22 +45,12 @@ def test_a_model_that_detects_nothing_has_no_ap_in_the_table(tmp_path):
 # --- One step -------------------------------------------------------------------------------------
 
 
-def test_a_step_shows_its_progress_only_and_runs_in_the_repository(capsys):
-    lines = ["building the model", "\x1b[32mnote\x1b[0m eta: 0:00:09 iter: 3", "a/b.png"]
-    code = f"import os; print({lines!r}[0], {lines!r}[1], {lines!r}[2], os.getcwd(), sep='\\n')"
-    demo._run(["python", "-c", code + "; print('WARNING', os.getcwd())"])
-    shown = capsys.readouterr().out.splitlines()
-    assert shown == ["note eta: 0:00:09 iter: 3", "a/b.png", f"WARNING {REPOSITORY}"]
-
-
-def test_a_step_that_fails_shows_the_end_of_its_log_and_stops_the_demo(capsys):
-    code = "[print(f'line {i}') for i in range(60)]; raise ValueError('no such thing')"
-    with pytest.raises(SystemExit, match="demo: the command above ended with exit code 1"):
-        demo._run(["python", "-c", code])
-    error = capsys.readouterr().err.splitlines()
-    assert len(error) == 40
-    assert error[-1] == "ValueError: no such thing"
-    assert "line 59" in error
+def test_a_step_runs_in_the_repository_and_one_that_fails_stops_the_demo(tmp_path, capfd):
+    demo._run(["mimdet", "inspect", "--help"])
+    assert "usage: mimdet inspect" in capfd.readouterr().out
+    with pytest.raises(SystemExit, match="demo: the command above ended with exit code 2"):
+        demo._run(["mimdet", "check", "none.json", str(tmp_path)])
+    assert "mimdet check: error: " in capfd.readouterr().err
 
 
 # --- The whole, with the steps in this process ----------------------------------------------------
@@ -76,15 +68,14 @@ def in_repository():
 
 def run_here(command: list[str]) -> None:
     """Do what a command of the demo does, on less data."""
-    script, *argv = command[1:]
-    module = load_script(script)
+    name, *argv = command[1:]
     with isolated(), in_repository():
-        if script == "lazyconfig_train_net.py":
-            module.main(module.parse_args(argv))
-        elif script == "tools/make_toy_dataset.py":
-            module.main([*argv, "--num-train", "8", "--num-val", "2"])
+        if name in ("train", "eval"):
+            module = load_script("lazyconfig_train_net.py")
+            module.main(module.parse_args([*argv, *["--eval-only"] * (name == "eval")]))
         else:
-            module.main(argv)
+            more = ["--num-train", "8", "--num-val", "2"] if name == "toy" else []
+            load_script(f"tools/{_TOOLS[name]}.py").main([*argv, *more])
 
 
 @pytest.fixture
@@ -93,7 +84,7 @@ def steps(monkeypatch):
     done = []
 
     def run(command: list[str]) -> None:
-        assert command[0] == "python"
+        assert command[0] == "mimdet"
         run_here(command)
         done.append(command)
 
@@ -118,15 +109,18 @@ def test_the_demo_makes_data_trains_evaluates_at_both_ratios_and_draws(
     demo.main(["--output", "demo", *tiny("demo")])
     output = tmp_path / "demo"
     names = {path.name for path in output.iterdir()}
-    assert names == {"data", "train", "eval_ratio_0.5", "eval_ratio_1.0", "pictures"}
+    assert names == {
+        *("data", "train", "eval_ratio_0.5", "eval_ratio_1.0", "pictures", "predictions")
+    }
     assert len(list((output / "pictures").glob("*.png"))) == 2
+    assert len(list((output / "predictions").glob("*.jpg"))) == 2
     for ratio in (0.5, 1.0):
         folder = output / f"eval_ratio_{ratio}"
         assert f"sample_ratio: {ratio}" in (folder / "config.yaml").read_text()
         assert (folder / "results.json").exists()
     printed = capsys.readouterr().out
     assert demo.results_table(output) in printed
-    assert len(steps) == 5
+    assert len(steps) == 6
     for command in steps:
         assert f"$ {demo.shlex.join(command)}" in printed
 
