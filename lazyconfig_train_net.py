@@ -10,8 +10,10 @@ A config file exports `dataloader` (`train`, `test`, `evaluator`), `lr_multiplie
 """
 
 import argparse
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from detectron2.utils import comm
 from mimdet.checkpoint.average import averaged_weights, check_choice
 from mimdet.checkpoint.card import Card
 from mimdet.checkpoint.evaluated import EvaluatedWeights, load_for_evaluation
+from mimdet.checkpoint.saving import ends_in_one_sentence
 from mimdet.checkpoint.start import load_starting_weights
 from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.command_line import mistakes_in_one_line, overrides_last
@@ -45,13 +48,13 @@ from mimdet.engine.hooks import (
 )
 from mimdet.engine.launch import check_processes, launch
 from mimdet.engine.memory import MemoryGivenBack
-from mimdet.engine.output_folder import make_output_folder
+from mimdet.engine.output_folder import evaluation_folder, training_folder
 from mimdet.engine.own_data import DEFAULT_CONFIG, load_own_data
 from mimdet.engine.preflight import NO_EVALUATOR
 from mimdet.engine.resume import RecentScalars, build_train_loader, is_resuming, settle_seed
 from mimdet.engine.shared_index import share_index
 from mimdet.engine.trainer import build_trainer, check_compression, data_parallel
-from mimdet.engine.writers import run_writers
+from mimdet.engine.writers import forgive_full_disk, run_writers
 from mimdet.evaluation.results import InferenceTimer, save_results
 from mimdet.find_config import find_config
 
@@ -105,6 +108,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
     Besides `model`, `optimizer`, `lr_multiplier` and `dataloader`, these keys are read:
 
         train.output_dir, train.device, train.max_iter
+        train.overwrite                    move an earlier training's files aside
+        train.resume_from_older            whether --resume passes over damaged checkpoints
         train.seed                         negative: drawn, kept in the output folder
         train.init_checkpoint              a checkpoint of the whole model to start from
         train.allow_missing, train.allow_unexpected   names that may differ from it
@@ -151,7 +156,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         # After the last iteration the trainer's number is already that of the next one.
         iteration = min(trainer.iter, cfg.train.max_iter - 1)
         weights = EvaluatedWeights("ema" if ema else "raw", iteration=iteration)
-        return do_test(cfg, ema.averaged if ema else model, weights)
+        with ends_in_one_sentence(cfg.train.output_dir):
+            return do_test(cfg, ema.averaged if ema else model, weights)
 
     batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
     max_norm = OmegaConf.select(cfg, "train.clip_grad.max_norm")
@@ -224,17 +230,30 @@ def main(args: argparse.Namespace) -> None:
     end_if_refused(args)
     cfg = args.config.unpack()
     follow_data(cfg)
-    if comm.is_main_process():
-        make_output_folder(cfg.train.output_dir)
-    if not args.eval_only:
-        settle_seed(cfg, args.resume)
-    set_up_loggers(cfg.train.output_dir)
-    with short_console():
-        default_setup(cfg, args)
-        if args.eval_only:
+    if args.eval_only:
+        notes = evaluation_folder(cfg)
+        with set_up(args, cfg, notes), ends_in_one_sentence(cfg.train.output_dir):
             do_eval(cfg)
-        else:
+        return
+    with training_folder(cfg, args.resume) as notes:
+        with ends_in_one_sentence(cfg.train.output_dir):
+            settle_seed(cfg, args.resume)
+        with set_up(args, cfg, notes):
             do_train(args, cfg)
+
+
+@contextlib.contextmanager
+def set_up(args: argparse.Namespace, cfg: DictConfig, notes: list[str]) -> Iterator[None]:
+    """Detectron2's setup of a process, for a block; it logs `notes` that are older than the log."""
+    with ends_in_one_sentence(cfg.train.output_dir):
+        set_up_loggers(cfg.train.output_dir)
+    with short_console():
+        with ends_in_one_sentence(cfg.train.output_dir):
+            default_setup(cfg, args)
+        forgive_full_disk("detectron2", "fvcore", "mimdet")
+        for note in notes:
+            logger.warning(note)
+        yield
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

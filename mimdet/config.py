@@ -26,6 +26,9 @@ _GONE = {
     "train.starting_weights",
 }
 
+# Keys that a command line may set whatever the config has: a user's own, one of an earlier run.
+_OF_EVERY_RUN = {"preflight": True, "train.overwrite": False, "train.resume_from_older": True}
+
 # Classes that earlier versions wrote into a run's `config.yaml`, and where they are now.
 _MOVED = {
     f"mimdet.modeling.backbone.timm.{name}": f"mimdet.modeling.backbone.{module}.{name}"
@@ -49,7 +52,7 @@ _TRUSTED = ("mimdet", "detectron2", "torch", "torchvision", "fvcore", "timm")
 def load_config(
     path: str, overrides: Sequence[str], adapt: Callable[[DictConfig], None] | None = None
 ) -> DictConfig:
-    """Load a config file, give it the key `preflight`, and apply `overrides` to it.
+    """Load a config file, give it the keys of every run, and apply `overrides` to it.
 
     `adapt` may change the config before the overrides.
 
@@ -66,8 +69,10 @@ def load_config(
     cfg = LazyConfig.load(path)
     if former := _former_parts(cfg):
         raise ValueError(f"{path} is a config of an earlier version: {'; '.join(former)}")
-    if "preflight" not in cfg:
-        cfg.preflight = True  # a key of every run, for `preflight=False`
+    has_train = isinstance(cfg.get("train"), DictConfig)
+    for key, default in _OF_EVERY_RUN.items():
+        if (has_train or "." not in key) and OmegaConf.select(cfg, key) is None:
+            OmegaConf.update(cfg, key, default, force_add=True)
     if adapt is not None:
         adapt(cfg)
     cfg = apply_overrides(cfg, overrides)

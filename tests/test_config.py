@@ -274,6 +274,14 @@ def test_every_config_has_the_switch_of_preflight(tmp_path):
     assert load_config(path, ["preflight=False"]).preflight is False
 
 
+def test_every_config_has_the_switches_of_the_output_folder(tmp_path):
+    path = _saved(tmp_path, {"train": {"max_iter": 3}})
+    given = load_config(path, ["train.overwrite=True"]).train
+    assert given == {"max_iter": 3, "overwrite": True, "resume_from_older": True}
+    train = load_config(path, ["train.resume_from_older=False"]).train
+    assert (train.overwrite, train.resume_from_older) == (False, False)
+
+
 def test_a_mae_file_that_no_part_of_the_model_starts_from_is_refused(tmp_path):
     path = _saved(tmp_path, {"mae_checkpoint": {"path": None}, "train": {}})
     load_config(path, [])

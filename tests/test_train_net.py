@@ -116,6 +116,31 @@ def test_resuming_a_complete_training_only_evaluates_it_again(toy_root, tmp_path
     assert predictions == ["coco_instances_results.1.json", "coco_instances_results.json"]
 
 
+def test_a_second_training_in_a_folder_is_refused_and_changes_nothing(trained, toy_root, capsys):
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    with pytest.raises(SystemExit) as caught:
+        train_net(*TINY, f"toy.root={toy_root}", f"train.output_dir={trained}")
+    assert caught.value.code == 2
+    assert f"train.output_dir='{trained}' is used: an earlier" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+def test_a_full_disk_ends_a_training_with_one_sentence(toy_root, tmp_path, monkeypatch, capsys):
+    def full(content, file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(SystemExit, match=r"model_final.pth cannot be written: No space left") as e:
+        train_net(
+            *TINY,
+            *("train.max_iter=1", "train.eval_period=0"),
+            *(f"toy.root={toy_root}", f"train.output_dir={tmp_path}"),
+        )
+    assert "\n" not in e.value.code
+    assert "Traceback" not in "".join(capsys.readouterr())
+    assert not [p.name for p in tmp_path.iterdir() if "pth" in p.name or p.name == "run.lock"]
+
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 

@@ -4,6 +4,12 @@ import torch
 
 train = dict(
     output_dir="output/unnamed",
+    # A new training in a folder with an earlier one's files is refused; True moves them into a
+    # sub-folder of it.
+    overwrite=False,
+    # --resume goes on from the newest checkpoint that is whole; False ends the run where that is
+    # not the newest one.
+    resume_from_older=True,
     # A checkpoint of the whole detector to start from, or to evaluate with --eval-only.
     init_checkpoint="",
     # fnmatch patterns of parameter names in which that checkpoint and the model may differ.

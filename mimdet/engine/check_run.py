@@ -7,6 +7,7 @@ import sys
 from detectron2.utils import comm
 from mimdet.data.coco.read import forget_files
 from mimdet.engine.job import find_job
+from mimdet.engine.output_folder import look_at_folder
 from mimdet.engine.preflight import preflight
 from mimdet.engine.resume import is_resuming
 
@@ -41,6 +42,9 @@ def check(args: argparse.Namespace) -> None:
     if job is None and processes > 1:
         forget_files()  # the processes of the run read what they need; this one waits for them
     found.plan[:0] = args.notes
+    # the process that will own the folder, before any other one of the job can own it
+    if not args.eval_only and (job.rank if job else args.machine_rank) == 0:
+        found.attempt(lambda: look_at_folder(cfg, args.resume))
     for kind, lines in (("", found.plan), ("warning: ", found.warnings), ("error: ", found.errors)):
         for line in lines:
             print(f"preflight: {kind}{line}", file=sys.stderr if kind else sys.stdout, flush=True)

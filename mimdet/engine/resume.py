@@ -1,5 +1,6 @@
 """What lets a run that was interrupted end as it would have ended without the interruption."""
 
+import os
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,8 +13,16 @@ from detectron2.data import build_detection_train_loader
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
+from mimdet.checkpoint.newest import (
+    TAG,
+    checkpoints_in,
+    fault_of,
+    newest_whole,
+    tagged_checkpoint,
+)
 from mimdet.data.detection_loader import build_repeatable_train_loader
 from mimdet.engine.shared_index import share_index
+from mimdet.whole_files import written_whole
 
 _SEED_FILE = "seed.txt"
 
@@ -39,7 +48,8 @@ def settle_seed(cfg: DictConfig, resume: bool) -> None:
     seed = comm.all_gather(seed)[0]
     OmegaConf.update(cfg, "train.seed", seed, force_add=True)
     if comm.is_main_process():
-        path.write_text(f"{seed}\n", encoding="utf-8")
+        with written_whole(path) as file:
+            file.write(f"{seed}\n")
 
 
 def _read_seed(path: Path) -> int:
@@ -106,4 +116,56 @@ class RecentScalars(HookBase):
 
 def is_resuming(cfg: DictConfig, resume: bool) -> bool:
     """Whether a run that was asked to `resume` has a checkpoint of its own to go on from."""
-    return resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
+    folder = Path(cfg.train.output_dir)
+    return resume and ((folder / TAG).exists() or bool(checkpoints_in(folder)))
+
+
+def settle_checkpoint(folder: str, from_older: bool = True) -> list[str]:
+    """Let `last_checkpoint` name a whole checkpoint, the one to resume from.
+
+    Where it names one, nothing is changed. Else the newest whole one takes its place, by iteration:
+    the file may be missing, and what it names may be, or be damaged.
+
+    Args:
+        folder: of the run, which owns it.
+        from_older: whether to pass over damaged checkpoints (``train.resume_from_older``).
+
+    Returns:
+        What to warn of.
+
+    Raises:
+        ValueError: if there are checkpoints but none to go on from. Never is this a start from
+            iteration 0.
+    """
+    tagged = tagged_checkpoint(folder)
+    if tagged is None and not checkpoints_in(folder):
+        return [f"There is no checkpoint in {folder} to go on from: training starts anew"]
+    fault = fault_of(Path(folder, tagged)) if tagged else None
+    if tagged and not fault:
+        return []
+    found = newest_whole(folder)
+    passed_over = ({tagged: fault} if fault else {}) | found.damaged
+    problem = _problem(folder, tagged, passed_over)
+    if found.name is None:
+        raise ValueError(
+            f"--resume finds no whole checkpoint: {problem}. Start anew in another folder "
+            "(train.output_dir=...), or in this one without --resume and with train.overwrite=True"
+        )
+    if passed_over and not from_older:
+        raise ValueError(
+            f"{problem}. The newest whole checkpoint is {found.name}, and "
+            "train.resume_from_older=False forbids to go on from it"
+        )
+    with written_whole(Path(folder, TAG)) as file:
+        file.write(found.name)
+    return [f"{problem}. Training goes on from the newest whole checkpoint, {found.name}"]
+
+
+def _problem(folder: str, tagged: str | None, faults: Mapping[str, str]) -> str:
+    """Why it is not clear where to go on, with the `faults` of checkpoints by their names."""
+    found = [f"{os.path.join(folder, name)} {fault}" for name, fault in faults.items()]
+    if tagged is None:
+        found.insert(0, f"{os.path.join(folder, TAG)} is missing")
+    elif not tagged:
+        found.insert(0, f"{os.path.join(folder, TAG)} names no file")
+    return "; ".join(found)

@@ -15,7 +15,13 @@ from detectron2.engine import HookBase, SimpleTrainer
 from detectron2.utils import comm
 from mimdet.data.detection_loader import DetectionTrainLoader
 from mimdet.engine.hooks import RepeatableRandomness
-from mimdet.engine.resume import RecentScalars, build_train_loader, settle_seed
+from mimdet.engine.resume import (
+    RecentScalars,
+    build_train_loader,
+    is_resuming,
+    settle_checkpoint,
+    settle_seed,
+)
 
 
 def config(folder, **train):
@@ -80,6 +86,89 @@ def test_what_a_resumed_run_cannot_repeat_is_said(state, message, caplog):
 def test_a_checkpoint_that_does_not_tell_the_batch_size_is_resumed_in_silence(caplog):
     load_state(batch=None)
     assert not caplog.text
+
+
+# --- The checkpoint -------------------------------------------------------------------------------
+
+
+def save(folder, *names: str) -> None:
+    for i, name in enumerate(names):
+        torch.save({"model": {}, "iteration": i}, folder / name)
+        (folder / "last_checkpoint").write_text(name)
+
+
+def tag(folder) -> str:
+    return (folder / "last_checkpoint").read_text()
+
+
+def test_the_tagged_checkpoint_stays_whatever_else_is_there(tmp_path):
+    save(tmp_path, "model_0000009.pth", "model_0000004.pth")
+    assert settle_checkpoint(str(tmp_path)) == []
+    assert tag(tmp_path) == "model_0000004.pth"
+    assert is_resuming(config(tmp_path), resume=True)
+    assert not is_resuming(config(tmp_path), resume=False)
+
+
+def test_without_any_checkpoint_a_start_anew_is_said(tmp_path):
+    (note,) = settle_checkpoint(str(tmp_path))
+    assert note == f"There is no checkpoint in {tmp_path} to go on from: training starts anew"
+    assert not is_resuming(config(tmp_path), resume=True)
+
+
+def test_without_last_checkpoint_the_newest_is_found(tmp_path):
+    save(tmp_path, "model_0000009.pth", "model_0000004.pth")
+    (tmp_path / "last_checkpoint").unlink()
+    assert is_resuming(config(tmp_path), resume=True)
+    assert settle_checkpoint(str(tmp_path), from_older=False) == [
+        f"{tmp_path}/last_checkpoint is missing. Training goes on from the newest whole "
+        "checkpoint, model_0000009.pth"
+    ]
+    assert tag(tmp_path) == "model_0000009.pth"
+
+
+@pytest.mark.parametrize(
+    "damage, said",
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:300]), "cannot be read: it is cut short"),
+        (lambda path: path.write_bytes(b""), "cannot be read: it is empty"),
+        (lambda path: path.write_text("no checkpoint"), "cannot be read: it is text"),
+        (lambda path: path.unlink(), "is missing"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning_unless_that_is_forbidden(
+    tmp_path, damage, said
+):
+    save(tmp_path, "model_0000004.pth", "model_0000009.pth")
+    damage(tmp_path / "model_0000009.pth")
+    with pytest.raises(ValueError) as caught:
+        settle_checkpoint(str(tmp_path), from_older=False)
+    problem = f"{tmp_path}/model_0000009.pth {said}"
+    assert str(caught.value).startswith(problem)
+    assert str(caught.value).endswith(
+        "The newest whole checkpoint is model_0000004.pth, and train.resume_from_older=False "
+        "forbids to go on from it"
+    )
+    assert tag(tmp_path) == "model_0000009.pth"
+    (note,) = settle_checkpoint(str(tmp_path))
+    assert note.startswith(problem)
+    assert note.endswith("Training goes on from the newest whole checkpoint, model_0000004.pth")
+    assert tag(tmp_path) == "model_0000004.pth"
+
+
+@pytest.mark.parametrize("has_tag", [True, False])
+def test_damaged_checkpoints_alone_are_never_a_start_from_nothing(tmp_path, has_tag):
+    save(tmp_path, "model_0000009.pth")
+    (tmp_path / "model_0000009.pth").write_bytes(b"PK")
+    if not has_tag:
+        (tmp_path / "last_checkpoint").unlink()
+    with pytest.raises(ValueError, match="--resume finds no whole checkpoint: .*overwrite=True"):
+        settle_checkpoint(str(tmp_path))
+
+
+def test_a_tag_without_its_files_is_refused(tmp_path):
+    (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
+    with pytest.raises(ValueError, match="no whole checkpoint: .*model_0000009.pth is missing"):
+        settle_checkpoint(str(tmp_path))
 
 
 # --- The loader -----------------------------------------------------------------------------------
