@@ -19,7 +19,9 @@ def give_back_memory() -> None:
 
 
 class MemoryGivenBack(HookBase):
-    """Gives back free memory now and then, so that a long run does not grow on the CPU.
+    """Gives back free memory now and then, which slows the growth of a long run on the CPU.
+
+    Until the next time a run may take as much as its heap spans; that still grows for a while.
 
     Args:
         period: iterations from one time to the next.
