@@ -48,8 +48,10 @@ from mimdet.engine.hooks import (
 )
 from mimdet.engine.launch import check_processes, launch
 from mimdet.engine.memory import MemoryGivenBack
+from mimdet.engine.nonfinite import Rewind, build_policy, check_nonfinite, train_with_rewinds
 from mimdet.engine.output_folder import evaluation_folder, training_folder
 from mimdet.engine.own_data import DEFAULT_CONFIG, load_own_data
+from mimdet.engine.preemption import Preemption
 from mimdet.engine.preflight import NO_EVALUATOR
 from mimdet.engine.resume import RecentScalars, build_train_loader, is_resuming, settle_seed
 from mimdet.engine.shared_index import share_index
@@ -102,8 +104,8 @@ def do_test(cfg: DictConfig, model: nn.Module, weights: EvaluatedWeights | None 
     return results
 
 
-def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
-    """Train a model.
+def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None = None) -> None:
+    """Train a model, or go on with what `rewound` has ended.
 
     Besides `model`, `optimizer`, `lr_multiplier` and `dataloader`, these keys are read:
 
@@ -121,6 +123,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         train.clip_grad.max_norm           if not None
         train.ema.decay                    if not None; the average is what is evaluated, and lies
                                            in checkpoints under ["trainer"]["hooks"]["EMA"]
+        train.nonfinite                    "stop", "skip" or "rewind" at a loss of infinity or NaN
+        train.nonfinite_max                batches of a run that may be left out
         train.ddp.*                        arguments of DistributedDataParallel
         train.checkpointer.{period, max_to_keep}, train.eval_period, train.log_period
     """
@@ -131,7 +135,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
     optimizer = instantiate(cfg.optimizer)
     train_loader = build_train_loader(cfg.dataloader.train)
 
-    resuming = is_resuming(cfg, args.resume)
+    resume = args.resume or rewound is not None
+    resuming = is_resuming(cfg, resume)
     if not (resuming or cfg.train.init_checkpoint):
         start_from_files(cfg, model)
 
@@ -141,6 +146,10 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
     compile_blocks(model, cfg.train.get("compile", "off"))
     loss_normalizer = LossNormalizer(model, cfg.train.checkpointer.period)
     card = make_card(cfg, model) if comm.is_main_process() else None
+    batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    passed = rewound.position if rewound else None
+    randomness = RepeatableRandomness(train_loader, batch_size, passed)
+    policy = build_policy(cfg, randomness, rewound)
     model = data_parallel(model, **cfg.train.ddp)
     trainer = build_trainer(
         model,
@@ -149,6 +158,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         amp_enabled=cfg.train.amp.enabled,
         amp_dtype=cfg.train.amp.get("dtype", "float16"),
         accumulation_steps=cfg.train.get("accumulation_steps", 1),
+        policy=policy,
     )
     checkpointer = build_checkpointer(cfg, model, card=card, trainer=trainer)
 
@@ -156,17 +166,25 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         # After the last iteration the trainer's number is already that of the next one.
         iteration = min(trainer.iter, cfg.train.max_iter - 1)
         weights = EvaluatedWeights("ema" if ema else "raw", iteration=iteration)
-        with ends_in_one_sentence(cfg.train.output_dir):
+        with ends_in_one_sentence(cfg.train.output_dir), preemption.during_evaluation():
             return do_test(cfg, ema.averaged if ema else model, weights)
 
-    batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    eval_hook = hooks.EvalHook(cfg.train.eval_period, evaluate)
+    preemption = Preemption(
+        checkpointer,
+        eval_hook,
+        period=cfg.train.checkpointer.period,
+        eval_period=cfg.train.eval_period,
+        exchange=loss_normalizer.exchange,
+    )
     max_norm = OmegaConf.select(cfg, "train.clip_grad.max_norm")
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
             Throughput(batch_size, train_loader) if batch_size else None,
-            RepeatableRandomness(train_loader, batch_size),
+            randomness,
             RecentScalars(),
+            policy,
             GradientClipping(max_norm) if max_norm is not None else None,
             ema,
             loss_normalizer,
@@ -174,11 +192,12 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
             hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
             if comm.is_main_process()
             else None,
-            hooks.EvalHook(cfg.train.eval_period, evaluate),
+            preemption,
+            eval_hook,
             MemoryGivenBack(),
         ]
     )
-    rest = checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+    rest = checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
     if not resuming and averaged_weights(rest) is not None:
         logger.info(
             f"The raw weights of {cfg.train.init_checkpoint} are taken, not their average (EMA)"
@@ -188,6 +207,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         # line of their iteration.
         writers = run_writers(cfg.train.output_dir, cfg.train.max_iter)
         trainer.register_hooks([hooks.PeriodicWriter(writers, period=cfg.train.log_period)])
+        preemption.writers = writers
     trainer.train(trainer.iter + 1 if resuming else 0, cfg.train.max_iter)
 
 
@@ -239,7 +259,7 @@ def main(args: argparse.Namespace) -> None:
         with ends_in_one_sentence(cfg.train.output_dir):
             settle_seed(cfg, args.resume)
         with set_up(args, cfg, notes):
-            do_train(args, cfg)
+            train_with_rewinds(partial(do_train, args, cfg), cfg.train.seed)
 
 
 @contextlib.contextmanager
@@ -286,6 +306,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         else:
             cfg, args.notes = load_config(args.config_file, args.opts), []
         check_choice(cfg.train.get("eval_weights"))
+        check_nonfinite(cfg)
         if not args.eval_only:
             check_compression(cfg.train)
     if not args.data and (args.batch or args.epochs):

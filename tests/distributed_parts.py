@@ -12,6 +12,7 @@ from torch import Tensor
 from detectron2.data import DatasetMapper
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
+from mimdet.engine.notice import NOTICE
 from mimdet.modeling.meta_arch import GeneralizedRCNNImageListForward
 from mimdet.pretraining.mae import MAE, MAEOutput
 from mimdet.pretraining.targets import patchify
@@ -41,6 +42,26 @@ class KilledOnceOnRank1(DatasetMapper):
                 time.sleep(0.01)
             self.sign.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(dataset_dict)
+
+
+class Signalled(DatasetMapper):
+    """Sends SIGUSR1 to its process, the last rank, in one iteration, and waits until it is known.
+
+    Args:
+        iteration: that iteration.
+    """
+
+    def __init__(self, iteration: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.iteration = iteration
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        is_last_rank = comm.get_rank() == comm.get_world_size() - 1
+        if is_last_rank and get_event_storage().iter == self.iteration and not NOTICE.signal:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            while not NOTICE.signal:
+                time.sleep(0.001)
         return super().__call__(dataset_dict)
 
 

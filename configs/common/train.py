@@ -31,6 +31,11 @@ train = dict(
     # Which weights of a checkpoint --eval-only and the tools take: "ema", its average, or "raw";
     # None takes the average where there is one, and the log says so.
     eval_weights=None,
+    # At a loss or gradients of infinity or NaN: "stop"; "skip" leaves the batch out; "rewind" goes
+    # back to the last checkpoint and on with the images behind those of that batch. The last two
+    # wait for the device in every iteration.
+    nonfinite="stop",
+    nonfinite_max=10,  # batches of the whole run that may fail before it stops all the same
     # The compressions exchange gradients in the type of the forward pass, which must be the same:
     # fp16 with amp.dtype "float16", bf16 with "bfloat16".
     ddp=dict(

@@ -29,32 +29,46 @@ class RepeatableRandomness(HookBase):
     Args:
         data_loader: of the training.
         total_batch_size: images per iteration over all processes, if known.
+        passed: position of the last batch that is not to come again, for a training that goes back
+            and leaves batches out; None goes on with the batch behind those of the checkpoint.
     """
 
-    def __init__(self, data_loader: Any, total_batch_size: int | None = None):
+    def __init__(
+        self, data_loader: Any, total_batch_size: int | None = None, passed: int | None = None
+    ):
         self._data_loader = data_loader
         self._total_batch_size = total_batch_size
+        self._passed = passed
+        self._ahead = 0  # batches that were left out so far
         self._seed = comm.shared_random_seed()
+
+    @property
+    def position(self) -> int:
+        """Place in the stream of batches of that of the running iteration."""
+        return self.trainer.iter + self._ahead
 
     def before_train(self) -> None:
         """Let the loader start where training does."""
         if hasattr(self._data_loader, "seed"):
             self._data_loader.seed = self._seed
+        if self._passed is not None:
+            self._ahead = self._passed + 1 - self.trainer.start_iter
         if hasattr(self._data_loader, "set_start"):
-            self._data_loader.set_start(self.trainer.start_iter)
+            self._data_loader.set_start(self.trainer.start_iter + self._ahead)
 
     def before_step(self) -> None:
         """Seed `random`, numpy and torch."""
-        entropy = np.random.SeedSequence([self._seed, comm.get_rank(), self.trainer.iter])
+        entropy = np.random.SeedSequence([self._seed, comm.get_rank(), self.position])
         seed_all_rng(int(entropy.generate_state(1)[0]))
 
     def state_dict(self) -> dict[str, Any]:
         """The seed, which a configuration need not name, and what the batches depend on too."""
-        return {
+        state = {
             "seed": self._seed,
             "processes": comm.get_world_size(),
             "batch": self._total_batch_size,
         }
+        return state | {"ahead": self._ahead} if self._ahead else state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over the seed of the interrupted run; warn of what will differ from it."""
@@ -64,7 +78,7 @@ class RepeatableRandomness(HookBase):
                 "The run that is resumed began with another seed (train.seed), and the order of "
                 "its images is not known: they come in a new order from here on"
             )
-        self._seed = state_dict["seed"]
+        self._seed, self._ahead = state_dict["seed"], state_dict.get("ahead", 0)
         before, now = state_dict.get("processes"), comm.get_world_size()
         if before not in (None, now):
             logger.warning(
@@ -156,8 +170,8 @@ class LossNormalizer(HookBase):
 
     RetinaNet divides its losses by an average over past batches, which is no weight: fine-tuning
     starts with the initial value, and a resumed run goes on with this hook's. In distributed
-    training every process has its own. A checkpoint out of turn holds that of the main process
-    alone, as does one for another number of processes: then all go on with it.
+    training every process has its own. A checkpoint for another number of processes gives all of
+    them that of rank 0.
 
     Args:
         model: the model in training, without the wrapper of distributed training.
@@ -173,8 +187,12 @@ class LossNormalizer(HookBase):
     def after_step(self) -> None:
         """Exchange the values before a checkpoint, which the main process writes on its own."""
         done = self.trainer.iter + 1
-        is_due = done % self._period == 0 or done == self.trainer.max_iter
-        if is_due and comm.get_world_size() > 1 and (own := self._own()):
+        if done % self._period == 0 or done == self.trainer.max_iter:
+            self.exchange()
+
+    def exchange(self) -> None:
+        """Let the state be that of all processes in this iteration; all of them must call this."""
+        if comm.get_world_size() > 1 and (own := self._own()):
             self._of_ranks, self._gathered_in = comm.all_gather(own), self.trainer.iter
 
     def _own(self) -> dict[str, float]:

@@ -17,10 +17,11 @@ import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from detectron2 import engine
 from detectron2.utils import comm
 from mimdet.engine.job import Job, find_job
 from mimdet.engine.meeting import TIMEOUT, announced_machines, meet
+from mimdet.engine.notice import NOTICE, until_notice
+from mimdet.engine.ranks import start_ranks
 
 
 def launch(
@@ -37,6 +38,7 @@ def launch(
     processes of its machine, by `detectron2.engine.launch`, which describes the arguments.
 
     Raises:
+        SystemExit: with `PREEMPTED`, if a notice has ended the run (see `mimdet.engine.notice`).
         ValueError: if the environment tells of a job but not enough to join it.
     """
     job = find_job(os.environ, num_machines)
@@ -46,7 +48,7 @@ def launch(
     if num_gpus * num_machines > 1:  # else Detectron2 calls it right here
         main, args = _with_forked_workers, (main, *args)
     with announced_machines(dist_url, machine_rank, num_machines):
-        engine.launch(main, num_gpus, num_machines, machine_rank, dist_url, args)
+        start_ranks(main, num_gpus, num_machines, machine_rank, dist_url, args)
 
 
 def _with_forked_workers(main: Callable[..., Any], *args: Any) -> None:
@@ -85,14 +87,17 @@ def _run(job: Job, main: Callable[..., Any], args: tuple) -> None:
     )
     comm.create_local_process_group(job.local_size)
     comm.synchronize()
-    # `record` tells torchrun the exception, for its summary of a failed run.
-    (record(main) if job.starter == "torchrun" else main)(*args)
+    with NOTICE.heeded():
+        # `record` tells torchrun the exception, for its summary of a failed run.
+        code = until_notice(record(main) if job.starter == "torchrun" else main, args)
     # Nobody closes its connections while another still uses them, and what holds the group (a
     # wrapped model in a reference cycle) goes while the interpreter is whole. A process that has
     # failed does not come here: it would wait for the others.
     comm.synchronize()
     gc.collect()
     dist.destroy_process_group()
+    if code:
+        raise SystemExit(code)
 
 
 def check_processes(args: argparse.Namespace, default_url: str) -> None:

@@ -11,6 +11,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from detectron2 import engine
 from detectron2.engine import AMPTrainer, SimpleTrainer
+from mimdet.engine.nonfinite import (
+    FiniteLosses,
+    NonFinitePolicy,
+    TolerantAMPTrainer,
+    TolerantTrainer,
+)
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -65,6 +71,7 @@ def build_trainer(
     amp_enabled: bool = False,
     amp_dtype: str = "float16",
     accumulation_steps: int = 1,
+    policy: NonFinitePolicy | None = None,
 ) -> SimpleTrainer:
     """Make the trainer for a model.
 
@@ -75,6 +82,7 @@ def build_trainer(
         amp_enabled: run the forward pass in mixed precision.
         amp_dtype: its type, "float16" (whose loss is scaled; on CUDA only) or "bfloat16".
         accumulation_steps: pieces in which a batch passes through the model.
+        policy: what to do about a loss that is not finite; None stops.
 
     Raises:
         ValueError: if `amp_dtype` is another one, or `accumulation_steps` is not positive.
@@ -90,10 +98,13 @@ def build_trainer(
     if accumulation_steps > 1:
         model = GradientAccumulation(model, accumulation_steps, scaler)
         options["zero_grad_before_forward"] = True  # because the forward pass adds gradients
-    if not amp_enabled:
-        return SimpleTrainer(model, data_loader, optimizer, **options)
-    options |= dict(precision=_DTYPES[amp_dtype], grad_scaler=scaler)
-    return AMPTrainer(model, data_loader, optimizer, **options)
+    if amp_enabled:
+        options |= dict(precision=_DTYPES[amp_dtype], grad_scaler=scaler)
+    if policy:
+        kind = TolerantAMPTrainer if amp_enabled else TolerantTrainer
+        return kind(policy, FiniteLosses(model), data_loader, optimizer, **options)
+    kind = AMPTrainer if amp_enabled else SimpleTrainer
+    return kind(model, data_loader, optimizer, **options)
 
 
 class GradientAccumulation(nn.Module):
