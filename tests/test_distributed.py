@@ -4,8 +4,10 @@ Every process imports torch anew, which takes seconds: few runs, each for more t
 """
 
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -194,6 +196,60 @@ def test_a_loss_of_nan_leaves_the_last_good_checkpoint(nan_run):
     assert (output / "last_checkpoint").read_text() == "model_0000001.pth"
     weights = torch.load(output / "model_0000001.pth", weights_only=True)["model"]
     assert all(weight.isfinite().all() for weight in weights.values())
+
+
+def test_ranks_leave_out_a_batch_together_and_end_by_the_notice_to_one_of_them(
+    toy_root, tmp_path, monkeypatch
+):
+    """Rank 1 alone has a NaN in iteration 3, and alone receives a signal in iteration 4."""
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    ((code, log),) = output_of(
+        command(
+            *("--num-gpus", "2", "--dist-url", "auto", *TINY, f"toy.root={toy_root}"),
+            *(f"train.output_dir={tmp_path}", "train.max_iter=1000", "train.nonfinite=skip"),
+            "dataloader.train.mapper._target_=distributed_parts.Signalled",
+            "+dataloader.train.mapper.iteration=4",
+            "model._target_=distributed_parts.NaNOnRank1",
+            "dataloader.train.num_workers=0",
+            "preflight=False",  # it reads a sample outside of a training
+        )
+    )
+    assert code == 75, log[-3000:]
+    assert "Traceback" not in log
+    assert "A notice to another process has ended the run after iteration 5; to go on" in log
+    assert re.search(
+        r"at iteration=3! .*; on rank 1, images \['\d+ .*jpg'\]\. train.nonfinite", log
+    )
+    assert last_iterations(tmp_path) == [0, 1, 2, 4, 5]
+    assert metrics(tmp_path)[-1]["nonfinite_batches"] == 1
+    assert (tmp_path / "last_checkpoint").read_text() == "model_preempted.pth"
+    saved = torch.load(tmp_path / "model_preempted.pth", weights_only=True)
+    assert saved["iteration"] == 5
+    assert all(weight.isfinite().all() for weight in saved["model"].values())
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (signal.SIGINT, 130, "Interrupted: all processes of this machine have ended"),
+        (signal.SIGTERM, 75, "SIGTERM came when there was nothing to be saved; to go on, start"),
+    ],
+)
+def test_a_signal_to_all_ends_ranks_that_wait_for_each_other(
+    number, code, words, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    call = f"launch(wait, 2, dist_url='auto', args=({str(tmp_path)!r},))"
+    imports = "from mimdet.engine.launch import launch; from distributed_parts import wait"
+    with started([sys.executable, "-c", f"{imports}; {call}"]) as process:
+        while len(list(tmp_path.iterdir())) < 2:
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, number)
+        output = process.communicate(timeout=100)[0]
+    assert process.returncode == code
+    assert output.count(words) == 1
+    assert "Traceback" not in output
 
 
 def test_torchrun_starts_a_killed_run_again_and_it_resumes(toy_root, tmp_path, monkeypatch):

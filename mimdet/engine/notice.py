@@ -136,8 +136,12 @@ class Notice:
 
     def _act(self) -> None:
         with self._lock:
-            if self._answer:
-                self._answer()
+            try:
+                if self._answer:
+                    self._answer()
+            except BaseException as e:  # a full disk, for instance; a thread would keep it back
+                print(e, file=sys.stderr)
+                end_at_once(1)
 
 
 NOTICE = Notice()

@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
+from mimdet.checkpoint.saving import WholeCheckpointer
 from mimdet.engine.notice import HOW_TO_GO_ON, NOTICE, PREEMPTED
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Preemption(HookBase):
 
     def __init__(
         self,
-        checkpointer: DetectionCheckpointer,
+        checkpointer: WholeCheckpointer,
         eval_hook: HookBase,
         *,
         period: int,

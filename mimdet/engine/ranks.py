@@ -44,7 +44,8 @@ def start_ranks(
     """
     if num_gpus * num_machines == 1:
         with NOTICE.heeded():
-            if code := until_notice(main, args):
+            here = (main, num_gpus, num_machines, machine_rank, dist_url, args)
+            if code := until_notice(engine.launch, here):
                 raise SystemExit(code)
         return
     with tempfile.TemporaryDirectory(prefix="mimdet_") as folder:
