@@ -31,7 +31,7 @@ from mimdet.checkpoint.evaluated import EvaluatedWeights, load_for_evaluation
 from mimdet.checkpoint.saving import ends_in_one_sentence
 from mimdet.checkpoint.start import load_starting_weights
 from mimdet.checkpoint.strict import StrictCheckpointer
-from mimdet.command_line import mistakes_in_one_line, overrides_last
+from mimdet.command_line import add_trust, mistakes_in_one_line, overrides_last
 from mimdet.config import PackedConfig, key_behind, load_config
 from mimdet.engine.check_run import check, end_if_refused, number_of_processes
 from mimdet.engine.compiling import compile_blocks
@@ -288,6 +288,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", metavar="DIR", help="train on the images in this folder")
     parser.add_argument("--batch", type=int, help="with --data: images per iteration")
     parser.add_argument("--epochs", type=float, help="with --data: passes over the images")
+    add_trust(parser)
     args = parser.parse_args(overrides_last(sys.argv[1:] if argv is None else argv))
     if (args.master_addr is None) != (args.master_port is None):
         parser.error("--master_addr and --master_port must be given together")
@@ -304,7 +305,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if args.data:
             cfg, args.notes = load_own_data(args, number_of_processes(args))
         else:
-            cfg, args.notes = load_config(args.config_file, args.opts), []
+            cfg = load_config(args.config_file, args.opts, trusted=args.trust_config)
+            args.notes = []
         check_choice(cfg.train.get("eval_weights"))
         check_nonfinite(cfg)
         if not args.eval_only:

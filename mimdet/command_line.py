@@ -31,8 +31,24 @@ def tool_parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """Let `parser` take overrides of a config, `args.opts`."""
+    """Let `parser` take a config's overrides, `args.opts`, and `args.trust_config`."""
+    add_trust(parser)
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Let `parser` widen what a YAML config may call, see `mimdet.trusted`: `args.trust_config`.
+
+    A flag and no key, because a stranger's file must not be able to set it, and no variable of the
+    environment, because that would go on for files that nobody had in mind.
+    """
+    parser.add_argument(
+        "--trust-config",
+        metavar="PACKAGE[,PACKAGE]",
+        type=lambda text: tuple(filter(None, text.split(","))),
+        default=(),
+        help="let a YAML config, or that of a checkpoint, call everything in these packages",
+    )
 
 
 @contextlib.contextmanager

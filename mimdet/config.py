@@ -1,22 +1,21 @@
 """Configs of a command line: a file, and overrides that must name keys which it has."""
 
 import difflib
-import enum
 import os
 import pickle
-import pydoc
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 import cloudpickle
-import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from detectron2.config import LazyConfig
 from mimdet.find_config import find_config
+from mimdet.trusted import require_trusted
+from mimdet.yaml_check import check_yaml
 
 AUTO = "auto"  # a number of classes that follows from the training data
 
@@ -45,30 +44,48 @@ _WANTED = {
     dict: "a dict, as {key:value}",
 }
 
-_PYTHON_TAG = "tag:yaml.org,2002:python/"
-_TRUSTED = ("mimdet", "detectron2", "torch", "torchvision", "fvcore", "timm")
-
 
 def load_config(
-    path: str, overrides: Sequence[str], adapt: Callable[[DictConfig], None] | None = None
+    path: str,
+    overrides: Sequence[str],
+    adapt: Callable[[DictConfig], None] | None = None,
+    trusted: Sequence[str] = (),
+    source: str | None = None,
 ) -> DictConfig:
     """Load a config file, give it the keys of every run, and apply `overrides` to it.
 
-    `adapt` may change the config before the overrides.
+    A YAML file may be a stranger's: it can name only what builds a run (`mimdet.trusted`), and is
+    checked as a whole before anything of it is called. A Python file is code, and is executed.
+
+    Args:
+        path: the file, or the name of a config of mimdet.
+        overrides: of the command line; the user's own, and unchecked.
+        adapt: may change the config before the overrides.
+        trusted: packages from which a YAML file may name everything.
+        source: what to call the file in messages; None: its path.
 
     Raises:
         FileNotFoundError: if there is no such file, nor a config of mimdet with that name.
         KeyError, ValueError, NotImplementedError: see `apply_overrides`.
-        ValueError: if a YAML file is none, or asks for a call, which could run any code.
+        ValueError: if a YAML file is none, too large, or names what a stranger's must not.
         ValueError: if the file has what an earlier version wrote and this one does not know, or
             nothing takes the weights of ``mae_checkpoint.path``.
     """
     path = find_config(path)
-    if path.endswith((".yaml", ".yml")):
-        _refuse_calls(path)
-    cfg = LazyConfig.load(path)
+    source = source or path
+    is_yaml = path.endswith((".yaml", ".yml"))
+    if is_yaml:
+        check_yaml(path, source, tuple(trusted))
+    try:
+        cfg = LazyConfig.load(path)
+    except (ValueError, TypeError) as e:  # a date without such a month, a dict as a key, ...
+        if not is_yaml:
+            raise
+        raise ValueError(f"{source} cannot be read: {e}") from e
     if former := _former_parts(cfg):
-        raise ValueError(f"{path} is a config of an earlier version: {'; '.join(former)}")
+        raise ValueError(f"{source} is a config of an earlier version: {'; '.join(former)}")
+    if is_yaml:
+        require_trusted(cfg, source, trusted)
     has_train = isinstance(cfg.get("train"), DictConfig)
     for key, default in _OF_EVERY_RUN.items():
         if (has_train or "." not in key) and OmegaConf.select(cfg, key) is None:
@@ -76,53 +93,19 @@ def load_config(
     if adapt is not None:
         adapt(cfg)
     cfg = apply_overrides(cfg, overrides)
-    _require_use_of_mae_file(cfg, path)
+    _require_use_of_mae_file(cfg, source)
     return cfg
 
 
-def load_config_text(text: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """`load_config` for a config that lies in another file, as that of a checkpoint's card."""
+def load_config_text(
+    text: str, overrides: Sequence[str] = (), trusted: Sequence[str] = (), source: str | None = None
+) -> DictConfig:
+    """`load_config` for a config that lies in the file `source`, as that of a checkpoint's card."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "config.yaml")
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
-        return load_config(path, overrides)
-
-
-def _refuse_calls(path: str) -> None:
-    """Refuse a YAML file with tags that run code; upstream's LazyConfig follows every tag."""
-    with open(path, encoding="utf-8") as file:
-        for event in _events(file, path):
-            tag = getattr(event, "tag", None) or ""
-            if tag.startswith(_PYTHON_TAG) and not _is_harmless(tag.removeprefix(_PYTHON_TAG)):
-                raise ValueError(
-                    f"tag !!{tag.removeprefix('tag:yaml.org,2002:')} is not allowed ({path}, line "
-                    f"{event.start_mark.line + 1}): reading a config must run no code; load the "
-                    "Python config file instead"
-                )
-
-
-def _events(file: TextIO, path: str) -> Iterator[yaml.Event]:
-    try:
-        yield from yaml.parse(file)
-    except yaml.YAMLError as e:
-        raise ValueError(f"{path} must be YAML: {e}") from e
-
-
-def _is_harmless(tag: str) -> bool:
-    """Whether a tag of Python only holds values: tuples, names, partial functions and enums."""
-    kind, _, name = tag.partition(":")
-    if kind == "tuple" or name == "functools.partial":
-        return True
-    if kind not in ("name", "object", "object/apply") or not _is_trusted(name):
-        return False
-    found = pydoc.locate(name)
-    is_own = _is_trusted(getattr(found, "__module__", None) or name)  # not just imported there
-    return is_own and (kind != "object/apply" or isinstance(found, enum.EnumMeta))
-
-
-def _is_trusted(name: str) -> bool:
-    return name.split(".")[0] in _TRUSTED
+        return load_config(path, overrides, trusted=trusted, source=source)
 
 
 def _former_parts(cfg: DictConfig) -> list[str]:

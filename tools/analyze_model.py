@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     if min(args.size) < 1:
         parser.error(f"--size must be two positive numbers, got {args.size}")
     with mistakes_in_one_line(parser):
-        cfg = load_config(args.config, args.opts)
+        cfg = load_config(args.config, args.opts, trusted=args.trust_config)
         statistics = model_statistics(cfg.model, tuple(args.size))
     print_report(statistics, args.depth)
 

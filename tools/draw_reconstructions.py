@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_intermixed_args(argv)
     setup_logger(name="mimdet")  # it says which weights are taken
     with mistakes_in_one_line(parser):
-        cfg = load_config(args.config_file, args.opts)
+        cfg = load_config(args.config_file, args.opts, trusted=args.trust_config)
         records = load_images(args.images)[: args.num_images]
         files = [record["file_name"].replace(":", "_") for record in records]
         paths = picture_paths(args.output, files)

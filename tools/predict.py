@@ -9,7 +9,7 @@ The checkpoint tells its config and classes. A released one is recognised, or ta
 
 from mimdet.analysis.predict_files import PREDICTIONS, predict_files
 from mimdet.analysis.predictor import Predictor
-from mimdet.command_line import mistakes_in_one_line, tool_parser
+from mimdet.command_line import add_trust, mistakes_in_one_line, tool_parser
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--full-precision", action="store_true", help="on a GPU too")
     parser.add_argument("--no-pictures", action="store_true", help="write predictions.json alone")
     parser.add_argument("--config-file", help="for a checkpoint that does not tell it")
+    add_trust(parser)
     args = parser.parse_args(argv)
     if args.batch < 1:
         parser.error(f"--batch must be 1 or more, got {args.batch}")
@@ -36,6 +37,7 @@ def main(argv: list[str] | None = None) -> None:
             sample_ratio=args.sample_ratio,
             score_threshold=args.score,
             half=False if args.full_precision else None,
+            trusted=args.trust_config,
         )
         written = predict_files(
             predictor, args.sources, args.output, args.batch, draw=not args.no_pictures

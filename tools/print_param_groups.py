@@ -21,7 +21,8 @@ def main(argv: list[str] | None = None) -> None:
     add_overrides(parser)
     args = parser.parse_intermixed_args(argv)
     with mistakes_in_one_line(parser):
-        groups, rest = param_groups_of_config(load_config(args.config_file, args.opts))
+        cfg = load_config(args.config_file, args.opts, trusted=args.trust_config)
+        groups, rest = param_groups_of_config(cfg)
     print(param_group_table(groups, rest, args.names))
 
 

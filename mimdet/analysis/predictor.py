@@ -97,6 +97,8 @@ class Predictor:
         sample_ratio: share of the tokens that MIMDet's encoder sees, from 0 to 1.
         score_threshold: detections below it are left out.
         half: compute in half precision; None does so on a GPU.
+        trusted: packages from which the checkpoint's config may call everything, see
+            `mimdet.trusted`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -112,9 +114,10 @@ class Predictor:
         sample_ratio: float = 1.0,
         score_threshold: float = 0.5,
         half: bool | None = None,
+        trusted: Sequence[str] = (),
     ):
         path = os.fspath(checkpoint)
-        card, cfg = _card_and_config(path, config_file, overrides)
+        card, cfg = _card_and_config(path, config_file, overrides, trusted)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         cfg.train.device, cfg.train.init_checkpoint = device, path
@@ -211,14 +214,14 @@ def read_pixels(image: ImageLike, image_format: str) -> np.ndarray:
 
 
 def _card_and_config(
-    path: str, config_file: str | None, overrides: Sequence[str]
+    path: str, config_file: str | None, overrides: Sequence[str], trusted: Sequence[str]
 ) -> tuple[Card | None, DictConfig]:
     content = read_checkpoint(path, "the checkpoint", mapped=True)
     card = card_of(content, path)
     if config_file:
-        return card, load_config(config_file, overrides)
+        return card, load_config(config_file, overrides, trusted=trusted)
     if card:
-        return card, load_config_text(card.config, overrides)
+        return card, load_config_text(card.config, overrides, trusted, source=path)
     identity = identify(tensors_in(content, path, "the checkpoint"))
     if identity.config:
         return None, load_config(identity.config, overrides)

@@ -48,7 +48,7 @@ def load_own_data(args: argparse.Namespace, processes: int) -> tuple[DictConfig,
     """Load the config of a command line with `--data`.
 
     Args:
-        args: with `config_file`, `opts`, `data`, `batch` and `epochs`.
+        args: with `config_file`, `opts`, `trust_config`, `data`, `batch` and `epochs`.
         processes: of the job.
 
     Returns:
@@ -61,9 +61,8 @@ def load_own_data(args: argparse.Namespace, processes: int) -> tuple[DictConfig,
         if getattr(args, flag) is not None and not getattr(args, flag) > 0:
             raise ValueError(f"--{flag} must be above 0, got {getattr(args, flag)}")
     own = OwnData()
-    cfg = load_config(
-        args.config_file, args.opts, adapt=partial(use_folder, folder=args.data, own=own)
-    )
+    adapt = partial(use_folder, folder=args.data, own=own)
+    cfg = load_config(args.config_file, args.opts, adapt, trusted=args.trust_config)
     written = {text.partition("=")[0].lstrip("+~") for text in args.opts}
     fit_schedule(cfg, own, args.batch, args.epochs, processes, written)
     return cfg, own.notes

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
-from mimdet.config import apply_overrides
+from mimdet.config import apply_overrides, load_config
 
 EXPORTS = {"dataloader", "lr_multiplier", "model", "optimizer", "train"}
 
@@ -51,6 +51,8 @@ def test_saved_config_reads_back_equal(path, tmp_path):
     LazyConfig.save(cfg, file)
     assert [p.name for p in tmp_path.iterdir()] == ["config.yaml"]  # no pickle of what YAML lacks
     assert plain(LazyConfig.load(file)) == plain(cfg)
+    # and names nothing that a stranger's file must not
+    assert load_config(file, []).model.keys() == cfg.model.keys()
 
 
 @parametrize(FILES)
