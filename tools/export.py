@@ -13,7 +13,7 @@ import logging
 from mimdet.analysis.export_model import default_size, export_onnx, export_safetensors
 from mimdet.analysis.predict_files import files_of
 from mimdet.analysis.predictor import Predictor
-from mimdet.command_line import mistakes_in_one_line, tool_parser
+from mimdet.command_line import add_trust, mistakes_in_one_line, tool_parser
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--num-images", type=int, default=8, help="of them; default 8")
     parser.add_argument("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="for ONNX")
     parser.add_argument("--config-file", help="for a checkpoint that does not tell it")
+    add_trust(parser)
     args = parser.parse_args(argv)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with mistakes_in_one_line(parser):
@@ -36,7 +37,9 @@ def main(argv: list[str] | None = None) -> None:
             parser.error(f"the output must end in .onnx or .safetensors, got {args.output}")
         if not args.images:
             parser.error("an ONNX file is compared with PyTorch on images: give some by --images")
-        predictor = Predictor(args.checkpoint, args.config_file, device="cpu")
+        predictor = Predictor(
+            args.checkpoint, args.config_file, device="cpu", trusted=args.trust_config
+        )
         files = [file for source in args.images for file in files_of(source)][: args.num_images]
         size = tuple(args.size) if args.size else default_size(predictor)
         print(f"exports for images of {size[0]} x {size[1]} (height x width); takes minutes")
