@@ -64,7 +64,8 @@ def owner_of(folder: str | os.PathLike) -> Owner | None:
 
     Not to be asked by the owner itself, whose lock would go with the file that is closed here.
     """
-    with contextlib.suppress(FileNotFoundError), open(Path(folder, LOCK), "r+") as file:
+    # read only, because another user's training may be evaluated
+    with contextlib.suppress(FileNotFoundError), open(Path(folder, LOCK)) as file:
         owner, lives = _look(file)
         return owner if lives else None
     return None
@@ -119,14 +120,24 @@ def _attempt(path: Path) -> tuple[IO[str] | None, Owner | None]:
         if not _is_at(file, path):
             file.close()
             return None, None
+        _write(file)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what a full disk has not taken is tried again
+            file.close()
+        raise
+    return file, former
+
+
+def _write(file: IO[str]) -> None:
+    """Let a lock file name this process."""
+    try:
         file.seek(0)
         file.truncate()
         json.dump(asdict(Owner.this()), file)
         file.flush()
-    except BaseException:
-        file.close()
-        raise
-    return file, former
+    except OSError as e:  # which names no file
+        os.unlink(file.name)  # ours: nobody else has the kernel's lock on it
+        raise OSError(e.errno, e.strerror, file.name) from e
 
 
 def _is_at(file: IO[str], path: Path) -> bool:
@@ -160,8 +171,9 @@ def _lock(file: IO[str]) -> bool | None:
     It goes with the process, however that ends. A lock of `lockf` and not of `flock`: the workers
     of a loader, which may outlive a killed training for seconds, do not inherit it.
     """
+    kind = fcntl.LOCK_EX if file.writable() else fcntl.LOCK_SH
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, kind | fcntl.LOCK_NB)
     except OSError as e:
         return False if e.errno in (errno.EACCES, errno.EAGAIN) else None
     return True

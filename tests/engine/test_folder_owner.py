@@ -147,3 +147,28 @@ def test_a_folder_that_was_deleted_is_no_error_at_the_end(tmp_path):
     with owned(folder):
         (folder / LOCK).unlink()
         folder.rmdir()
+
+
+def test_a_lock_that_a_full_disk_does_not_take_is_named_and_not_left(tmp_path, monkeypatch):
+    def full(content, file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(json, "dump", full)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / LOCK}'"):
+        with owned(tmp_path):
+            pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_owner_is_found_in_a_file_that_may_only_be_read(tmp_path, monkeypatch):
+    modes, real = [], open
+
+    def noted(path, mode="r", *args, **kwargs):
+        modes.append(mode)
+        return real(path, mode, *args, **kwargs)
+
+    with other_owner(tmp_path) as process:
+        monkeypatch.setattr("builtins.open", noted)
+        assert owner_of(tmp_path).pid == process.pid
+        monkeypatch.undo()
+    assert set(modes) == {"r"}
