@@ -1,7 +1,7 @@
 """The command `mimdet`, also as `python -m mimdet`: each subcommand is one of the scripts.
 
-A subcommand takes what its script takes, so `mimdet check ...` is `python tools/check_dataset.py
-...`, from any folder and without a clone.
+A subcommand takes what its script takes: `mimdet check` is ``tools/check_dataset.py``, from any
+folder and without a clone.
 """
 
 import ast

@@ -19,11 +19,13 @@ PLACEHOLDERS = {
     "CONFIG.py": "configs/toy/mimdet_mask_rcnn_fpn_sr_0p5_toy.py",
     "PORT": "29500",
     "N": "2",
+    "PHOTOS": "docs",
+    "DIR": "docs",
 }
 # How the documents write what any command line may have.
 _OF_ANY_KEY = {"key=value", "+key=value", "key=v", "[options]", "[key=value", "preflight=False"}
 
-_COMMAND = re.compile(r"(?:python|torchrun|make|pip|git|cd|rm) ")
+_COMMAND = re.compile(r"(?:python|torchrun|make|pip|git|cd|rm|mimdet(?= [a-z])) ")
 _SECTIONS = "train|model|dataloader|optimizer|lr_multiplier|mae_checkpoint|imagenet|toy"
 _KEY = re.compile(rf"(\+?)((?:{_SECTIONS})(?:\.[\w*]+)+)(?:=(.*))?", re.DOTALL)
 _NEXT_KEY = re.compile(r"(\+?)(\.\w[\w.]*)(?:=(.*))?", re.DOTALL)  # `.b` after `a.x` means `a.b`

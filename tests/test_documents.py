@@ -3,6 +3,7 @@
 `documents.py` collects it; every problem is one line with the document and the words.
 """
 
+import atexit
 import contextlib
 import copy
 import dataclasses
@@ -14,6 +15,7 @@ import inspect
 import io
 import re
 import shutil
+import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,8 +29,11 @@ from toy_runs import load_script
 
 from detectron2.config import LazyConfig
 from detectron2.utils.registry import locate
+from mimdet.__main__ import _TOOLS, _TRAINING
 from mimdet.analysis.param_groups import param_groups_of_config
 from mimdet.config import apply_overrides
+from mimdet.data.toy import ToyDataset, make_toy_dataset
+from mimdet.find_config import find_config
 
 DOCUMENTS = documents()
 TRAIN_NET = "lazyconfig_train_net.py"
@@ -127,11 +132,22 @@ def stopping(parse: Callable[..., Namespace]) -> Callable:
     return method
 
 
+@functools.cache
+def own_data() -> Path:
+    """What stands for a reader's own data."""
+    root = Path(tempfile.mkdtemp()) / "data"
+    make_toy_dataset(root, ToyDataset(num_train=4, num_val=2))
+    atexit.register(shutil.rmtree, root.parent)
+    return root
+
+
 def arguments_of(program: str, words: list[str]) -> Namespace:
     """What a script or a module of ours reads from its command line, or SystemExit."""
     is_script = program.endswith(".py")
     module = load_script(program) if is_script else importlib.import_module(program)
     if program == TRAIN_NET:
+        if "--data" in words:
+            words[words.index("--data") + 1] = str(own_data())
         return module.parse_args(words)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("parse_args", "parse_intermixed_args"):
@@ -151,8 +167,8 @@ def refusal_of_python(program: str, words: list[str]) -> str | None:
             arguments = vars(arguments_of(program, words))
     except SystemExit:
         return printed.getvalue().splitlines()[-1]
-    path = arguments.get("config_file") or arguments.get("config")
     overrides = [_override(text) for text in arguments.get("opts", ())]
+    path = find_config(arguments.get("config_file") or arguments["config"]) if overrides else ""
     reasons = (refusal(override, REPOSITORY / path) for override in overrides)
     return next((reason for reason in reasons if reason), None)
 
@@ -171,6 +187,14 @@ def refusal_of_make(words: list[str]) -> str | None:
     return f"the Makefile has no {unknown[0]}" if unknown else None
 
 
+def script_of(subcommand: str) -> tuple[str | None, list[str]]:
+    """The script of a subcommand of `mimdet`, and the words that it begins with."""
+    if subcommand in _TRAINING:
+        return TRAIN_NET, _TRAINING[subcommand][0]
+    tool = _TOOLS.get(subcommand)
+    return tool and f"tools/{tool}.py", []
+
+
 def refusal_of_command(command: list[str]) -> str | None:
     """Why a command does not work; None if it does, or is a command of others."""
     program, *words = command
@@ -179,6 +203,9 @@ def refusal_of_command(command: list[str]) -> str | None:
         return refusal_of_python(words[first], words[first + 1 :])
     if program == "make":
         return refusal_of_make(words)
+    if program == "mimdet":
+        script, fixed = script_of(words[0])
+        return refusal_of_python(script, [*fixed, *words[1:]]) if script else f"no {words[0]}"
     if program == "python" and words[0] != "-m":
         return refusal_of_python(words[0], words[1:])
     if program == "python" and words[1].startswith("benchmarks."):
