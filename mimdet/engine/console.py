@@ -23,7 +23,7 @@ _PROGRESS = re.compile(r"\s*eta: |Inference done \d")
 
 def _is_shown(record: logging.LogRecord) -> bool:
     message = record.getMessage()
-    return not (_LONG.match(message) or (sys.stderr.isatty() and _PROGRESS.match(message)))
+    return not (_LONG.match(message) or _PROGRESS.match(message))
 
 
 def set_up_loggers(output_dir: str) -> None:
@@ -40,11 +40,14 @@ def set_up_loggers(output_dir: str) -> None:
 
 @contextlib.contextmanager
 def short_console() -> Iterator[None]:
-    """Leave long texts out of what loggers print, and on a terminal the lines about progress.
+    """On a terminal, leave long texts and lines about progress out of what loggers print.
 
-    Call it once the loggers are set up. It reaches the handlers of "detectron2", "fvcore" and
+    Elsewhere, as in a pipe, everything is printed: somebody may read it later. Call it once the loggers are set up. It reaches the handlers of "detectron2", "fvcore" and
     "mimdet" that print, and not those that write files.
     """
+    if not sys.stderr.isatty():
+        yield
+        return
     printed = [logging.getLogger(name) for name in ("detectron2", "fvcore", "mimdet")]
     printing = {
         handler
@@ -57,7 +60,7 @@ def short_console() -> Iterator[None]:
         handler.addFilter(_is_shown)
     try:
         # A line that is printed must not break the one that moves.
-        with logging_redirect_tqdm(printed) if sys.stderr.isatty() else contextlib.nullcontext():
+        with logging_redirect_tqdm(printed):
             yield
     finally:
         for handler in printing:
