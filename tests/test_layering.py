@@ -41,7 +41,8 @@ ALLOWED = {
     | {"detectron2.engine", "detectron2.utils", "detectron2.config", "detectron2.data"}
     | {"detectron2.evaluation.COCOEvaluator"}
     | {"mimdet.data", "mimdet.checkpoint", "mimdet.evaluation", "mimdet.config", "omegaconf"}
-    | {"mimdet.whole_files", "tqdm"},
+    | {"mimdet.whole_files", "tqdm"}
+    | {"mimdet.layers.block.Block"},  # what may be compiled
     "mimdet.evaluation": _EVERYWHERE
     | {"detectron2.evaluation", "detectron2.utils"}
     | {"detectron2.__version__", "mimdet.__version__", "mimdet.whole_files"},

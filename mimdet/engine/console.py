@@ -42,8 +42,9 @@ def set_up_loggers(output_dir: str) -> None:
 def short_console() -> Iterator[None]:
     """On a terminal, leave long texts and lines about progress out of what loggers print.
 
-    Elsewhere, as in a pipe, everything is printed: somebody may read it later. Call it once the loggers are set up. It reaches the handlers of "detectron2", "fvcore" and
-    "mimdet" that print, and not those that write files.
+    Elsewhere, as in a pipe, everything is printed: somebody may read it later. Call it once the
+    loggers are set up. It reaches the handlers of "detectron2", "fvcore" and "mimdet" that print,
+    and not those that write files.
     """
     if not sys.stderr.isatty():
         yield

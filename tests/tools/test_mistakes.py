@@ -36,6 +36,8 @@ MISSING = [
         "draw_reconstructions --output out --images synthetic:1 --config-file lost.py",
         "a config file must be given",
     ),
+    ("predict lost.pth photos --output out", "lost.pth"),
+    ("export lost.pth model.onnx --images photos", "lost.pth"),
     (RECONSTRUCT + " --images lost", "'lost' is none of them"),
     (RECONSTRUCT + " --images synthetic:1", "the weights must be given"),
     (
