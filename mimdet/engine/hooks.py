@@ -120,7 +120,7 @@ class GradientClipping(HookBase):
             self.trainer.grad_scaler.unscale_(self.trainer.optimizer)
         parameters = [p for group in self.trainer.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self._max_norm)
-        self.trainer.storage.put_scalar("grad_norm", norm.item())
+        self.trainer.storage.put_scalar("grad_norm", norm)
 
 
 class EMA(HookBase):

@@ -38,7 +38,7 @@ class LossMetrics:
         self._data_time = data_time
         # Ranks may build their dicts in different orders; the columns must mean the same.
         columns = [losses[name].detach().reshape(()).float() for name in sorted(losses)]
-        rows = _all_gather_rows(torch.stack([*columns, columns[0].new_tensor(data_time)]))
+        rows = _all_gather_rows(torch.stack([*columns, columns[0].new_full((), data_time)]))
         self._rows = rows.to("cpu", non_blocking=rows.is_cuda)
         self._arrived = torch.cuda.Event() if rows.is_cuda else None
         if self._arrived is not None:

@@ -153,11 +153,10 @@ def positive_rows(
         Anchors, deltas and ground truth, each (N, 4).
     """
     images, rows = nonzero_tuple(positive)
-    targets = [boxes[chosen] for boxes, chosen in zip(gt_boxes, positive, strict=True)]
     return (
         Boxes.cat(anchors).tensor[rows],
         cat(pred_anchor_deltas, dim=1)[images, rows],
-        torch.cat(targets),
+        torch.stack(list(gt_boxes))[images, rows],
     )
 
 

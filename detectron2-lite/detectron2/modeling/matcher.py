@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from detectron2.utils.checks import assert_all
+from detectron2.utils.events import get_event_storage, has_event_storage
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class Matcher:
         match_labels = torch.ones_like(matches, dtype=torch.int8)
         intervals = itertools.pairwise(self.thresholds)
         for label, (low, high) in zip(self.labels, intervals, strict=True):
-            match_labels[(best_quality >= low) & (best_quality < high)] = label
+            match_labels.masked_fill_((best_quality >= low) & (best_quality < high), label)
         if self.allow_low_quality_matches:
             self._label_best_of_each_ground_truth(match_labels, match_quality_matrix)
         return matches, match_labels
@@ -109,8 +110,20 @@ class Matcher:
             self._warn_about_no_overlap(best_per_ground_truth, quality.size(1))
 
     def _warn_about_no_overlap(self, best_per_ground_truth: Tensor, num_predictions: int) -> None:
-        rows = torch.nonzero(best_per_ground_truth == 0).flatten().tolist()
-        if not rows:
+        """Warn now, or with the log where there is one: so training need not wait."""
+
+        def warn(best: list[float]) -> dict[str, float]:
+            self._warn([row for row, quality in enumerate(best) if quality == 0], len(best), n)
+            return {}
+
+        n = num_predictions
+        if has_event_storage():
+            get_event_storage().put_deferred(best_per_ground_truth, warn)
+        else:
+            warn(best_per_ground_truth.tolist())
+
+    def _warn(self, rows: list[int], num_ground_truths: int, num_predictions: int) -> None:
+        if not rows or self._warnings_left == 0:
             return
         self._warnings_left -= 1
         logger.warning(
@@ -118,7 +131,7 @@ class Matcher:
             "every prediction with quality 0 is labelled positive for them. Check for empty boxes, "
             "boxes outside the image, and the anchor sizes.",
             len(rows),
-            len(best_per_ground_truth),
+            num_ground_truths,
             rows[:5],
             num_predictions,
         )
@@ -141,8 +154,7 @@ def matched_classes(
     if len(gt_classes) == 0:
         return torch.full_like(matches, bg_label)
     classes = gt_classes[matches]
-    classes[match_labels == 0] = bg_label
-    classes[match_labels == -1] = -1
+    classes.masked_fill_(match_labels == 0, bg_label).masked_fill_(match_labels == -1, -1)
     return classes
 
 

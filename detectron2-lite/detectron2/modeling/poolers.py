@@ -3,6 +3,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import RoIPool
 
@@ -99,7 +100,8 @@ class ROIPooler(nn.Module):
         levels = levels.masked_fill(levels < 0, num_levels)
         # Once the boxes are sorted by level, one transfer from the GPU tells all counts.
         order = torch.argsort(levels, stable=True)
-        *counts, _ = torch.bincount(levels, minlength=num_levels + 1).tolist()
+        of_level = levels == torch.arange(num_levels, device=levels.device)[:, None]
+        counts = of_level.sum(dim=1).tolist()
         order = order[: sum(counts)]
         pooled = [
             pooler(features, level_rois)
@@ -142,10 +144,7 @@ def assign_boxes_to_levels(
 
 def convert_boxes_to_pooler_format(box_lists: list[Boxes]) -> Tensor:
     """(R, 5) rows: index of the image, then the box."""
-    boxes = Boxes.cat(box_lists).tensor
-    counts = torch.tensor([len(boxes_i) for boxes_i in box_lists])
-    index = torch.repeat_interleave(torch.arange(len(box_lists)), counts)  # (R,)
-    return torch.cat([index.to(boxes)[:, None], boxes], dim=1)
+    return torch.cat([F.pad(boxes.tensor, (1, 0), value=i) for i, boxes in enumerate(box_lists)])
 
 
 def _as_hw(output_size: int | Sequence[int]) -> tuple[int, int]:

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -22,11 +24,30 @@ def subsample_labels(
 
     Reference: Girshick 2015, arXiv 1504.08083, section 2.3.
     """
-    positive = torch.nonzero((labels != -1) & (labels != bg_label)).flatten()
-    negative = torch.nonzero(labels == bg_label).flatten()
-    num_positive = min(positive.numel(), int(num_samples * positive_fraction))
-    num_negative = min(negative.numel(), num_samples - num_positive)
-    return _draw(positive, num_positive), _draw(negative, num_negative)
+    return subsample_labels_of_images([labels], num_samples, positive_fraction, bg_label)[0]
+
+
+def subsample_labels_of_images(
+    labels: Sequence[Tensor], num_samples: int, positive_fraction: float, bg_label: int
+) -> list[tuple[Tensor, Tensor]]:
+    """`subsample_labels` for image after image, with the same draws.
+
+    The device is asked twice for all images, instead of twice for each.
+    """
+    masks = [
+        mask for of in labels for mask in ((of != -1) & (of != bg_label), of == bg_label)
+    ]  # per image positives, then negatives
+    counts = torch.stack([mask.sum() for mask in masks]).tolist()
+    places = torch.cat(masks).nonzero().flatten().split(counts)
+    samples, start = [], 0
+    for image, of in enumerate(labels):
+        positive = places[2 * image] - start
+        negative = places[2 * image + 1] - (start + len(of))
+        start += 2 * len(of)
+        num_positive = min(len(positive), int(num_samples * positive_fraction))
+        num_negative = min(len(negative), num_samples - num_positive)
+        samples.append((_draw(positive, num_positive), _draw(negative, num_negative)))
+    return samples
 
 
 def _draw(indices: Tensor, count: int) -> Tensor:

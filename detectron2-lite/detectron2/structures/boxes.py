@@ -75,6 +75,11 @@ def _as_array(box: list | tuple | np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
+def send(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """`tensor` on `device`; nobody waits for a copy to a GPU, whose later work comes after it."""
+    return tensor.to(device=device, non_blocking=torch.device(device).type == "cuda")
+
+
 class TensorRows:
     """What is held as the rows of one tensor: boxes, masks.
 
@@ -133,7 +138,7 @@ class Boxes(TensorRows):
 
     def to(self, device: torch.device | str) -> "Boxes":
         """The boxes on `device`."""
-        return Boxes(self.tensor.to(device=device))
+        return Boxes(send(self.tensor, device))
 
     def area(self) -> Tensor:
         """(N,) areas in square pixels."""

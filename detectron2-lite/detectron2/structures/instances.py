@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detectron2.structures.boxes import as_index
+from detectron2.structures.boxes import as_index, send
 
 
 class Instances:
@@ -80,7 +80,7 @@ class Instances:
         return Instances(
             self._image_size,
             **{
-                name: value.to(*args, **kwargs) if hasattr(value, "to") else value
+                name: _moved(value, *args, **kwargs) if hasattr(value, "to") else value
                 for name, value in self._fields.items()
             },
         )
@@ -151,6 +151,13 @@ class Instances:
             f"Instances(num_instances={len(self) if self._fields else 0}, image_height={height}, "
             f"image_width={width}, fields=[{fields}])"
         )
+
+
+def _moved(value: Any, *args: Any, **kwargs: Any) -> Any:
+    is_device = len(args) == 1 and not kwargs and isinstance(args[0], str | torch.device)
+    return (
+        send(value, *args) if isinstance(value, Tensor) and is_device else value.to(*args, **kwargs)
+    )
 
 
 def _cat_values(name: str, values: list[Any]) -> Any:

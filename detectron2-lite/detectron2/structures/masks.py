@@ -199,7 +199,15 @@ class PolygonMasks:
                 "polygons must be a list with one list of polygons per instance, "
                 f"got {type(polygons).__name__}"
             )
-        self.polygons = [_checked_polygons(p, index) for index, p in enumerate(polygons)]
+        self._all = [_checked_polygons(p, index) for index, p in enumerate(polygons)]
+        self._chosen: Tensor | None = None  # (N,) positions among `_all`; None for all of them
+
+    @property
+    def polygons(self) -> list[list[np.ndarray]]:
+        """Per instance a list of flat float64 arrays."""
+        if self._chosen is None:
+            return self._all
+        return [self._all[i] for i in self._chosen.tolist()]
 
     def to(self, *args: Any, **kwargs: Any) -> "PolygonMasks":
         """The masks themselves: polygons stay on the CPU."""
@@ -211,7 +219,7 @@ class PolygonMasks:
         return torch.device("cpu")
 
     def __len__(self) -> int:
-        return len(self.polygons)
+        return len(self._all if self._chosen is None else self._chosen)
 
     def __iter__(self) -> Iterator[list[np.ndarray]]:
         """Yield the list of polygons of each instance."""
@@ -229,12 +237,22 @@ class PolygonMasks:
         index = as_index(item)
         if index is not None:
             return PolygonMasks([self.polygons[index]])
+        if isinstance(item, Tensor) and item.device.type != "cpu" and item.dtype == torch.int64:
+            return self._choose(item)
         item = item.cpu().numpy() if isinstance(item, Tensor) else item
         try:
             positions = np.arange(len(self))[item]  # by the rules of numpy, which are torch's
         except IndexError as e:
             raise ValueError(f"{len(self)} polygon masks cannot be indexed by {item!r}: {e}") from e
         return PolygonMasks([self.polygons[i] for i in positions])
+
+    def _choose(self, positions: Tensor) -> "PolygonMasks":
+        """The instances at (n,) positions on a device, read when somebody needs the polygons."""
+        chosen = PolygonMasks([])
+        chosen._all = self._all
+        own = self._chosen
+        chosen._chosen = positions if own is None else own.to(positions.device)[positions]
+        return chosen
 
     def __repr__(self) -> str:
         return f"PolygonMasks(num_instances={len(self)})"
@@ -284,13 +302,22 @@ class PolygonMasks:
         """
         _assert_one_box_per_mask(boxes, self)
         # The scale is computed in float32 and applied in float64, like upstream Detectron2 does.
-        corners = boxes.detach().cpu().numpy()
+        boxes = boxes.detach()
+        if self._chosen is None:
+            corners, polygons_of = boxes.cpu().numpy(), self._all
+        else:  # one transfer of both; float64 holds boxes and positions exactly
+            both = torch.cat(
+                [boxes.double(), self._chosen.to(boxes.device, torch.float64)[:, None]], dim=1
+            ).cpu()
+            corners = both[:, :4].to(boxes.dtype).numpy()
+            polygons_of = [self._all[int(i)] for i in both[:, 4].tolist()]
         sides = np.maximum(corners[:, 2:] - corners[:, :2], 0.1)
         scaled = [
             [_scale_polygon(polygon, origin, mask_size / side) for polygon in polygons]
-            for polygons, origin, side in zip(self.polygons, corners[:, :2], sides, strict=True)
+            for polygons, origin, side in zip(polygons_of, corners[:, :2], sides, strict=True)
         ]
-        return torch.from_numpy(_rasterize(scaled, mask_size, mask_size)).to(boxes.device)
+        masks = torch.from_numpy(_rasterize(scaled, mask_size, mask_size))
+        return masks.to(boxes.device, non_blocking=boxes.is_cuda)
 
     @staticmethod
     def cat(polymasks_list: Sequence["PolygonMasks"]) -> "PolygonMasks":
@@ -300,7 +327,14 @@ class PolygonMasks:
             AssertionError: for an empty list or something that is not `PolygonMasks`.
         """
         _assert_list_of(PolygonMasks, polymasks_list)
-        return PolygonMasks([polygons for masks in polymasks_list for polygons in masks])
+        if any(masks._chosen is None for masks in polymasks_list):
+            return PolygonMasks([polygons for masks in polymasks_list for polygons in masks])
+        joined, chosen = PolygonMasks([]), []
+        for masks in polymasks_list:
+            chosen.append(masks._chosen + len(joined._all))
+            joined._all = joined._all + masks._all
+        joined._chosen = torch.cat(chosen)
+        return joined
 
 
 def _checked_polygons(polygons: Any, index: int) -> list[np.ndarray]:

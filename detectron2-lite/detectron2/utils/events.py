@@ -1,12 +1,13 @@
 """Scalars of a run: the storage that modules and hooks write to, and the writers that read it."""
 
 import datetime
+import itertools
 import json
 import logging
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +16,7 @@ from fvcore.common.history_buffer import HistoryBuffer
 from torch import Tensor
 
 _HISTORY_LENGTH = 10_000
+_MAX_DEFERRED = 1000
 _ETA_WINDOW = 1000
 
 _storage_stack: list["EventStorage"] = []
@@ -53,6 +55,8 @@ class EventStorage:
         self._latest: dict[str, tuple[float, int]] = {}
         self._smoothing_hints: dict[str, bool] = {}
         self._prefix = ""
+        # Numbers still on the device, what makes scalars of them, their name scope and iteration.
+        self._deferred: list[tuple[Tensor, Callable, str, int]] = []
         self._images: list[tuple[str, Tensor, int]] = []
         self._histograms: list[dict[str, Any]] = []
 
@@ -100,13 +104,21 @@ class EventStorage:
         Raises:
             AssertionError: if the name was stored with another hint before.
         """
-        name = self._prefix + name
+        on_device = isinstance(value, Tensor) and value.device.type != "cpu"
+        if on_device and smoothing_hint and cur_iter is None:
+            # A copy, because its owner may go on with the tensor.
+            copy = value.detach().reshape(1).clone()
+            self.put_deferred(copy, lambda numbers: {name: numbers[0]})
+            return
+        iteration = self.iter if cur_iter is None else cur_iter
+        self._put(self._prefix + name, value, iteration, smoothing_hint)
+
+    def _put(self, name: str, value: float, iteration: int, smoothing_hint: bool) -> None:
         known_hint = self._smoothing_hints.setdefault(name, smoothing_hint)
         assert known_hint == smoothing_hint, (
             f"scalar {name!r} was stored with smoothing_hint={known_hint} before, "
             f"now with {smoothing_hint}; use one of them everywhere"
         )
-        iteration = self.iter if cur_iter is None else cur_iter
         value = float(value)
         if name not in self._histories:
             self._histories[name] = HistoryBuffer(max_length=_HISTORY_LENGTH)
@@ -119,6 +131,32 @@ class EventStorage:
         """Store several scalars, `put_scalars(loss=0.5, accuracy=0.9)`; see `put_scalar`."""
         for name, value in kwargs.items():
             self.put_scalar(name, value, smoothing_hint=smoothing_hint, cur_iter=cur_iter)
+
+    def put_deferred(
+        self, values: Tensor, to_scalars: Callable[[list[float]], Mapping[str, float]]
+    ) -> None:
+        """Store scalars that follow from numbers on a device, without waiting for these.
+
+        They belong to this iteration and name scope, but reach the host when somebody reads
+        scalars (usually a writer, once per log period), all in one transfer.
+
+        Args:
+            values: (n,) numbers, which nobody changes afterwards.
+            to_scalars: called with the n numbers; returns scalars by name.
+        """
+        self._deferred.append((values.detach(), to_scalars, self._prefix, self.iter))
+        if len(self._deferred) >= _MAX_DEFERRED:  # where nobody reads
+            self._fetch_deferred()
+
+    def _fetch_deferred(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        if not deferred:
+            return
+        numbers = iter(torch.cat([values.double() for values, *_ in deferred]).tolist())
+        for values, to_scalars, prefix, iteration in deferred:
+            scalars = to_scalars(list(itertools.islice(numbers, len(values))))
+            for name, value in scalars.items():
+                self._put(prefix + name, value, iteration, smoothing_hint=True)
 
     def put_image(self, img_name: str, img_tensor: Tensor) -> None:
         """Store an image for the next write to tensorboard.
@@ -168,20 +206,24 @@ class EventStorage:
         Raises:
             KeyError: if it was never stored.
         """
+        self._fetch_deferred()
         if name not in self._histories:
             raise KeyError(f"no scalar {name!r} was stored; there are {sorted(self._histories)}")
         return self._histories[name]
 
     def histories(self) -> dict[str, HistoryBuffer]:
         """The histories of all scalars in the order of first appearance."""
+        self._fetch_deferred()
         return self._histories
 
     def latest(self) -> dict[str, tuple[float, int]]:
         """Last values as name -> (value, iteration), in the order of first appearance."""
+        self._fetch_deferred()
         return self._latest
 
     def smoothing_hints(self) -> dict[str, bool]:
         """Whether each scalar is shown as a median of its last values."""
+        self._fetch_deferred()
         return self._smoothing_hints
 
     def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
@@ -190,6 +232,7 @@ class EventStorage:
         Args:
             window_size: number of iterations, up to the last one of the scalar.
         """
+        self._fetch_deferred()
         return {
             name: (self._median(name, window_size) if self._smoothing_hints[name] else value, it)
             for name, (value, it) in self._latest.items()

@@ -196,7 +196,8 @@ def padding_mask(
         (B, h, w) bool, True = padding.
     """
     cells = [(math.ceil(hh / stride), math.ceil(ww / stride)) for hh, ww in image_sizes]
-    valid = torch.tensor(cells, device=device)  # (B, 2)
+    to_gpu = torch.device(device).type == "cuda"  # whose later work comes after the copy
+    valid = torch.tensor(cells).to(device, non_blocking=to_gpu)  # (B, 2)
     rows = torch.arange(grid[0], device=device)[None, :] >= valid[:, :1]  # (B, h)
     columns = torch.arange(grid[1], device=device)[None, :] >= valid[:, 1:]  # (B, w)
     return rows[:, :, None] | columns[:, None, :]

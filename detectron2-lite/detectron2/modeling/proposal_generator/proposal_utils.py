@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from detectron2.layers import batched_nms, cat
+from detectron2.layers import batched_nms, cat, nms
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 
@@ -99,10 +99,22 @@ def suppress_proposals(
     )
     boxes, scores = cat(boxes, dim=1), cat(scores, dim=1)  # (N, k, 4), (N, k)
     finite = torch.isfinite(boxes).all(dim=2) & torch.isfinite(scores)  # (N, k)
-    all_finite = bool(finite.all())  # the only read from the device for this check
+    if boxes.is_cuda:
+        return _suppress_in_batch(
+            boxes,
+            scores,
+            level_of_column,
+            finite,
+            image_sizes,
+            nms_thresh,
+            post_nms_topk,
+            min_box_size,
+            training,
+        )
+    # Without a device to wait for, only boxes of the same image are compared: less arithmetic.
+    all_finite = bool(finite.all())
     if training and not all_finite:
         _raise_diverged(level_of_column[~finite.all(dim=0)])
-
     results = []
     for i, image_size in enumerate(image_sizes):
         candidates = boxes[i], scores[i], level_of_column
@@ -110,6 +122,57 @@ def suppress_proposals(
             candidates = tuple(values[finite[i]] for values in candidates)
         results.append(
             _suppress_in_image(*candidates, image_size, nms_thresh, post_nms_topk, min_box_size)
+        )
+    return results
+
+
+def _suppress_in_batch(
+    boxes: Tensor,
+    scores: Tensor,
+    levels: Tensor,
+    finite: Tensor,
+    image_sizes: list[tuple[int, int]],
+    nms_thresh: float,
+    post_nms_topk: int,
+    min_box_size: float,
+    training: bool,
+) -> list[Instances]:
+    """`_suppress_in_image` for all images at once, so that the host waits twice in all.
+
+    Boxes that are not `finite`, (N, k) bools, or too small become empty ones of score -inf, which
+    suppress nothing, are suppressed by nothing and come last.
+    """
+    boxes = torch.where(finite[..., None], boxes, 0.0)
+    clipped = []
+    for boxes_i, image_size in zip(boxes, image_sizes, strict=True):
+        of_image = Boxes(boxes_i)
+        of_image.clip(image_size)
+        clipped.append(of_image)
+    large = torch.stack([of_image.nonempty(threshold=min_box_size) for of_image in clipped])
+    valid = finite & large
+    boxes = torch.stack([of_image.tensor for of_image in clipped])
+    boxes = torch.where(valid[..., None], boxes, 0.0)
+    scores = torch.where(valid, scores, -math.inf)
+    # Levels lie side by side and images below each other, far enough apart not to overlap.
+    num_images, num_boxes = scores.shape
+    side = 1.0 + max(max(size) for size in image_sizes)
+    x = (levels * side).expand(num_images, -1)
+    y = (torch.arange(num_images, device=x.device) * side)[:, None].expand_as(x)
+    apart = boxes.float() + torch.stack([x, y, x, y], dim=2)
+    keep = nms(apart.flatten(0, 1), scores.flatten().float(), nms_thresh)  # by falling score
+    image = keep // num_boxes
+    keep = keep[image.argsort(stable=True)]
+    is_of_image = image == torch.arange(num_images, device=x.device)[:, None]
+    counts = [is_of_image.sum(dim=1), (~valid).sum(dim=1), (~finite).sum(dim=1)]
+    kept, invalid, not_finite = torch.stack(counts).tolist()
+    if training and any(not_finite):
+        _raise_diverged(levels[~finite.all(dim=0)])
+    boxes, scores = boxes.flatten(0, 1), scores.flatten()
+    results = []
+    for rows, num_invalid, image_size in zip(keep.split(kept), invalid, image_sizes, strict=True):
+        rows = rows[: len(rows) - num_invalid][:post_nms_topk]
+        results.append(
+            Instances(image_size, proposal_boxes=Boxes(boxes[rows]), objectness_logits=scores[rows])
         )
     return results
 

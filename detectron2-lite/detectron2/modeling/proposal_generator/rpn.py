@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detectron2.layers import Conv2d, cat
+from detectron2.layers import Conv2d, cat, nonzero_tuple
 from detectron2.modeling.anchor_generator import by_anchor
 from detectron2.modeling.box_regression import Box2BoxTransform, box_regression_loss, positive_rows
 from detectron2.modeling.loss_weights import LossWeights
 from detectron2.modeling.matcher import Matcher, matched_boxes
 from detectron2.modeling.proposal_generator.proposal_utils import suppress_proposals, top_scoring
-from detectron2.modeling.sampling import subsample_labels
+from detectron2.modeling.sampling import subsample_labels_of_images
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.memory import retry_if_cuda_oom
@@ -207,18 +207,19 @@ class RPN(nn.Module):
             labels_i = labels_i.to(gt_boxes.device)
             if self.anchor_boundary_thresh >= 0:
                 inside = anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
-                labels_i[~inside] = -1
-            labels.append(self._subsample(labels_i))
+                labels_i.masked_fill_(~inside, -1)
+            labels.append(labels_i)
             boxes.append(matched_boxes(matches, gt_boxes.tensor))
-        return labels, boxes
+        return self._subsample(labels), boxes
 
-    def _subsample(self, labels: Tensor) -> Tensor:
-        positive, negative = subsample_labels(
+    def _subsample(self, labels: list[Tensor]) -> list[Tensor]:
+        samples = subsample_labels_of_images(
             labels, self.batch_size_per_image, self.positive_fraction, 0
         )
-        sampled = torch.full_like(labels, -1)
-        sampled[positive] = 1
-        sampled[negative] = 0
+        sampled = [torch.full_like(labels_i, -1) for labels_i in labels]
+        for sampled_i, (positive, negative) in zip(sampled, samples, strict=True):
+            sampled_i[positive] = 1
+            sampled_i[negative] = 0
         return sampled
 
     def losses(
@@ -246,9 +247,11 @@ class RPN(nn.Module):
         num_images = len(gt_labels)
         self._log_counts(positive, sampled, num_images)
 
+        # Positions instead of bools: each index by bools waits for the device once more.
+        rows = nonzero_tuple(sampled)
         loss_cls = F.binary_cross_entropy_with_logits(
-            cat(pred_objectness_logits, dim=1)[sampled],
-            labels[sampled].to(torch.float32),
+            cat(pred_objectness_logits, dim=1)[rows],
+            labels[rows].to(torch.float32),
             reduction="sum",
         )
         loss_loc = box_regression_loss(
@@ -264,10 +267,14 @@ class RPN(nn.Module):
 
     @staticmethod
     def _log_counts(positive: Tensor, sampled: Tensor, num_images: int) -> None:
-        num_positive, num_sampled = torch.stack([positive.sum(), sampled.sum()]).tolist()
-        storage = get_event_storage()
-        storage.put_scalar("rpn/num_pos_anchors", num_positive / num_images)
-        storage.put_scalar("rpn/num_neg_anchors", (num_sampled - num_positive) / num_images)
+        def scalars(counts: list[float]) -> dict[str, float]:
+            num_positive, num_sampled = counts
+            return {
+                "rpn/num_pos_anchors": num_positive / num_images,
+                "rpn/num_neg_anchors": (num_sampled - num_positive) / num_images,
+            }
+
+        get_event_storage().put_deferred(torch.stack([positive.sum(), sampled.sum()]), scalars)
 
     @torch.no_grad()
     def predict_proposals(

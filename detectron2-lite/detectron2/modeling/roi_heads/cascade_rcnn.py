@@ -150,7 +150,7 @@ class CascadeROIHeads(StandardROIHeads):
         self, proposals: list[Instances], stage: int, targets: list[Instances]
     ) -> None:
         """Give proposals of a later stage their `gt_classes` and `gt_boxes`, in place."""
-        num_foreground = 0
+        foreground = []
         for proposals_i, targets_i in zip(proposals, targets, strict=True):
             boxes = proposals_i.proposal_boxes
             iou = pairwise_iou(targets_i.gt_boxes, boxes)
@@ -160,9 +160,15 @@ class CascadeROIHeads(StandardROIHeads):
                 matches, labels.abs(), targets_i.gt_classes, self.num_classes
             )
             proposals_i.gt_boxes = Boxes(matched_boxes(matches, targets_i.gt_boxes.tensor))
-            num_foreground += int((labels == 1).sum())
-        total = sum(map(len, proposals))
+            foreground.append((labels == 1).sum())
+        total, num_images = sum(map(len, proposals)), len(proposals)
+
+        def scalars(counts: list[float]) -> dict[str, float]:
+            return {
+                "roi_head/num_fg_samples": sum(counts) / num_images,
+                "roi_head/num_bg_samples": (total - sum(counts)) / num_images,
+            }
+
         storage = get_event_storage()
         with storage.name_scope(f"stage{stage}"):
-            storage.put_scalar("roi_head/num_fg_samples", num_foreground / len(proposals))
-            storage.put_scalar("roi_head/num_bg_samples", (total - num_foreground) / len(proposals))
+            storage.put_deferred(torch.stack(foreground), scalars)

@@ -267,13 +267,17 @@ class FastRCNNOutputLayers(nn.Module):
         is_right = predicted == gt_classes
         is_missed = is_foreground & (predicted == self.num_classes)
         counts = [is_right, is_foreground, is_foreground & is_right, is_missed]
-        # One read from the device for all counts.
-        right, foreground, foreground_right, missed = torch.stack(counts).sum(dim=1).tolist()
-        storage = get_event_storage()
-        storage.put_scalar("fast_rcnn/cls_accuracy", right / gt_classes.numel())
-        if foreground > 0:
-            storage.put_scalar("fast_rcnn/fg_cls_accuracy", foreground_right / foreground)
-            storage.put_scalar("fast_rcnn/false_negative", missed / foreground)
+        total = gt_classes.numel()
+
+        def scalars(counts: list[float]) -> dict[str, float]:
+            right, foreground, foreground_right, missed = counts
+            result = {"fast_rcnn/cls_accuracy": right / total}
+            if foreground > 0:
+                result["fast_rcnn/fg_cls_accuracy"] = foreground_right / foreground
+                result["fast_rcnn/false_negative"] = missed / foreground
+            return result
+
+        get_event_storage().put_deferred(torch.stack(counts).sum(dim=1), scalars)
 
     def _sigmoid_cross_entropy(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
         if gt_classes.numel() == 0:

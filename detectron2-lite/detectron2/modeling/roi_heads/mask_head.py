@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from detectron2.layers import Conv2d, ConvTranspose2d, ShapeSpec, cat, get_norm
 from detectron2.layers.batch_norm import Norm
-from detectron2.structures import Instances
+from detectron2.structures import Instances, PolygonMasks
 from detectron2.utils.events import get_event_storage
 
 
@@ -32,16 +32,22 @@ def mask_rcnn_loss(
     instances = [instances_i for instances_i in instances if len(instances_i) > 0]
     if not instances:
         return pred_mask_logits.sum() * 0  # keeps the graph
-    targets = [
-        x.gt_masks.crop_and_resize(x.proposal_boxes.tensor, mask_size).to(pred_mask_logits.device)
-        for x in instances
-    ]
-    target = cat(targets)  # (B, M, M) bool
+    target = _crop_targets(instances, mask_size).to(pred_mask_logits.device)  # (B, M, M) bool
     logits = _of_class(pred_mask_logits, cat([x.gt_classes for x in instances]))
     _log_statistics(logits.detach() > 0, target)
     if vis_period > 0 and get_event_storage().iter % vis_period == 0:
         _put_images(logits.detach().sigmoid(), target)
     return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="mean")
+
+
+def _crop_targets(instances: list[Instances], mask_size: int) -> Tensor:
+    boxes = [x.proposal_boxes.tensor for x in instances]
+    masks = [x.gt_masks for x in instances]
+    if all(isinstance(masks_i, PolygonMasks) for masks_i in masks):
+        # Together, because each call waits for boxes on their way to the CPU.
+        return PolygonMasks.cat(masks).crop_and_resize(torch.cat(boxes), mask_size)
+    crops = [m.crop_and_resize(b, mask_size) for m, b in zip(masks, boxes, strict=True)]
+    return cat(crops)
 
 
 def mask_rcnn_inference(pred_mask_logits: Tensor, pred_instances: list[Instances]) -> None:
@@ -69,16 +75,20 @@ def _of_class(masks: Tensor, classes: Tensor) -> Tensor:
 
 
 def _log_statistics(predicted: Tensor, target: Tensor) -> None:
-    # Three counts, read from the device at once; each read would wait for the whole queue.
     counts = torch.stack([target.sum(), (predicted & target).sum(), predicted.sum()])
-    positive, true_positive, predicted_positive = counts.tolist()
-    false_positive = predicted_positive - true_positive
-    false_negative = positive - true_positive
     total = target.numel()
-    storage = get_event_storage()
-    storage.put_scalar("mask_rcnn/accuracy", 1 - (false_positive + false_negative) / total)
-    storage.put_scalar("mask_rcnn/false_positive", false_positive / max(total - positive, 1))
-    storage.put_scalar("mask_rcnn/false_negative", false_negative / max(positive, 1))
+
+    def scalars(counts: list[float]) -> dict[str, float]:
+        positive, true_positive, predicted_positive = counts
+        false_positive = predicted_positive - true_positive
+        false_negative = positive - true_positive
+        return {
+            "mask_rcnn/accuracy": 1 - (false_positive + false_negative) / total,
+            "mask_rcnn/false_positive": false_positive / max(total - positive, 1),
+            "mask_rcnn/false_negative": false_negative / max(positive, 1),
+        }
+
+    get_event_storage().put_deferred(counts, scalars)
 
 
 def _put_images(probs: Tensor, target: Tensor) -> None:

@@ -9,7 +9,7 @@ from detectron2.modeling.matcher import Matcher, matched_classes
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers, Predictions
-from detectron2.modeling.sampling import subsample_labels
+from detectron2.modeling.sampling import subsample_labels_of_images
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 
@@ -26,13 +26,14 @@ def select_foreground_proposals(
     Returns:
         Per image, the foreground proposals and the (R,) bool mask that chose them.
     """
-    foreground, masks = [], []
-    for proposals_i in proposals:
-        gt_classes = proposals_i.gt_classes
-        is_foreground = (gt_classes != -1) & (gt_classes != bg_label)
-        foreground.append(proposals_i[is_foreground])
-        masks.append(is_foreground)
-    return foreground, masks
+    if not proposals:
+        return [], []
+    masks = [(p.gt_classes != -1) & (p.gt_classes != bg_label) for p in proposals]
+    # Positions, found for all images and fields at once: each index by bools waits for the device.
+    counts = torch.stack([mask.sum() for mask in masks]).tolist()
+    rows = torch.cat([torch.arange(len(mask), device=mask.device) for mask in masks])
+    rows = rows[torch.cat(masks)].split(counts)
+    return [p[rows_i] for p, rows_i in zip(proposals, rows, strict=True)], masks
 
 
 class ROIHeads(nn.Module):
@@ -82,18 +83,24 @@ class ROIHeads(nn.Module):
         """
         if self.proposal_append_gt:
             proposals = add_ground_truth_to_proposals(targets, proposals)
-        sampled, num_foreground, num_background = [], 0, 0
+        labelled = []
         for proposals_i, targets_i in zip(proposals, targets, strict=True):
             iou = pairwise_iou(targets_i.gt_boxes, proposals_i.proposal_boxes)
             matches, labels = self.proposal_matcher(iou)
             classes = matched_classes(matches, labels, targets_i.gt_classes, self.num_classes)
-            foreground, background = subsample_labels(
-                classes, self.batch_size_per_image, self.positive_fraction, self.num_classes
-            )
-            num_foreground += len(foreground)
-            num_background += len(background)
-            rows = torch.cat([foreground, background])
-            sampled.append(_with_targets(proposals_i, targets_i, rows, matches, classes))
+            labelled.append((proposals_i, targets_i, matches, classes))
+        samples = subsample_labels_of_images(
+            [classes for *_, classes in labelled],
+            self.batch_size_per_image,
+            self.positive_fraction,
+            self.num_classes,
+        )
+        sampled = [
+            _with_targets(*of_image, torch.cat(rows))
+            for of_image, rows in zip(labelled, samples, strict=True)
+        ]
+        num_foreground = sum(len(foreground) for foreground, _ in samples)
+        num_background = sum(len(background) for _, background in samples)
         storage = get_event_storage()
         storage.put_scalar("roi_head/num_fg_samples", num_foreground / len(sampled))
         storage.put_scalar("roi_head/num_bg_samples", num_background / len(sampled))
@@ -111,7 +118,7 @@ class ROIHeads(nn.Module):
 
 
 def _with_targets(
-    proposals: Instances, targets: Instances, rows: Tensor, matches: Tensor, classes: Tensor
+    proposals: Instances, targets: Instances, matches: Tensor, classes: Tensor, rows: Tensor
 ) -> Instances:
     """The chosen rows of `proposals` with their classes and the fields of matched objects."""
     sampled = proposals[rows]

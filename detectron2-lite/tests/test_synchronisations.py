@@ -1,0 +1,194 @@
+"""Training does not wait for the device more often when a batch has more images.
+
+On the CPU nothing waits; counted are the operators that would on a GPU: those whose result has a
+size that depends on values.
+"""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from detectron2.modeling import box_regression, matcher
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.proposal_generator import proposal_utils
+from detectron2.modeling.proposal_generator.proposal_utils import (
+    _suppress_in_batch,
+    _suppress_in_image,
+)
+from detectron2.modeling.proposal_generator.rpn import RPN
+from detectron2.modeling.roi_heads.roi_heads import ROIHeads, select_foreground_proposals
+from detectron2.modeling.sampling import subsample_labels, subsample_labels_of_images
+from detectron2.structures import Boxes, Instances, PolygonMasks, boxes
+from detectron2.utils.events import EventStorage
+
+SIZE = (200, 300)
+
+
+class Waits(TorchDispatchMode):
+    """Counts operators for which the host waits."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.split("::")[1]
+        by_bools = name == "index" and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        self.count += by_bools or name in ("nonzero", "_local_scalar_dense", "nms", "bincount")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(autouse=True)
+def _checks_as_on_a_gpu(monkeypatch):
+    for module in (matcher, boxes, box_regression):
+        monkeypatch.setattr(module, "assert_all", lambda *args: None)
+
+
+def random_boxes(count: int) -> torch.Tensor:
+    corners = torch.rand(count, 2) * 150
+    return torch.cat([corners, corners + torch.rand(count, 2) * 60], dim=1)
+
+
+def ground_truth(count: int) -> Instances:
+    return Instances(SIZE, gt_boxes=Boxes(random_boxes(count)), gt_classes=torch.arange(count) % 3)
+
+
+def rpn() -> RPN:
+    return RPN(
+        in_features=["p2"],
+        head=torch.nn.Identity(),
+        anchor_generator=torch.nn.Identity(),
+        anchor_matcher=Matcher([0.3, 0.7], [0, -1, 1], allow_low_quality_matches=True),
+        box2box_transform=Box2BoxTransform((1.0, 1.0, 1.0, 1.0)),
+        batch_size_per_image=32,
+        positive_fraction=0.5,
+        pre_nms_topk=(100, 100),
+        post_nms_topk=(50, 50),
+    )
+
+
+def waits_of_rpn(num_images: int) -> int:
+    anchors = [Boxes(random_boxes(400))]
+    gt = [ground_truth(4) for _ in range(num_images)]
+    logits = [torch.randn(num_images, 400, requires_grad=True)]
+    deltas = [torch.randn(num_images, 400, 4, requires_grad=True)]
+    with EventStorage(), Waits() as waits:
+        head = rpn()
+        labels, gt_boxes = head.label_and_sample_anchors(anchors, gt)
+        losses = head.losses(anchors, logits, labels, deltas, gt_boxes)
+        sum(losses.values()).backward()
+    return waits.count
+
+
+def waits_of_roi_heads(num_images: int) -> int:
+    heads = ROIHeads(
+        num_classes=3,
+        batch_size_per_image=64,
+        positive_fraction=0.25,
+        proposal_matcher=Matcher([0.5], [0, 1]),
+    )
+    proposals = [
+        Instances(SIZE, proposal_boxes=Boxes(random_boxes(90)), objectness_logits=torch.randn(90))
+        for _ in range(num_images)
+    ]
+    gt = [ground_truth(4) for _ in range(num_images)]
+    with EventStorage(), Waits() as waits:
+        sampled = heads.label_and_sample_proposals(proposals, gt)
+        select_foreground_proposals(sampled, 3)
+    return waits.count
+
+
+@pytest.mark.parametrize("waits, expected", [(waits_of_rpn, 3), (waits_of_roi_heads, 2)])
+def test_the_host_waits_as_often_for_eight_images_as_for_two(waits, expected):
+    torch.manual_seed(0)
+    assert (waits(2), waits(8)) == (expected, expected)
+
+
+def test_the_counter_sees_what_waits():
+    x = torch.tensor([1.0, 0.0])
+    with Waits() as waits:
+        x[x > 0], x.nonzero(), x[0].item(), x[torch.tensor([1])]
+    assert waits.count == 3
+
+
+def test_samples_of_all_images_are_the_draws_of_image_after_image():
+    labels = [torch.randint(-1, 4, (n,)) for n in (50, 7, 0, 200)]
+    torch.manual_seed(3)
+    expected = [subsample_labels(of_image, 16, 0.5, 3) for of_image in labels]
+    torch.manual_seed(3)
+    samples = subsample_labels_of_images(labels, 16, 0.5, 3)
+    for pair, expected_pair in zip(samples, expected, strict=True):
+        torch.testing.assert_close(pair, expected_pair)
+
+
+@pytest.mark.parametrize("min_box_size", [0.0, 12.0])
+def test_suppression_of_a_batch_is_that_of_each_image(min_box_size):
+    torch.manual_seed(1)
+    candidates = random_boxes(600).view(3, 200, 4) + 60  # some reach out of the image
+    scores, levels = torch.randn(3, 200), torch.arange(200) % 3
+    candidates[1, 5], scores[2, 7] = torch.nan, torch.inf
+    finite = candidates.isfinite().all(dim=2) & scores.isfinite()
+    sizes = [SIZE, (150, 150), SIZE]
+    with Waits() as waits:
+        found = _suppress_in_batch(
+            candidates, scores, levels, finite, sizes, 0.5, 60, min_box_size, False
+        )
+    assert waits.count == 1  # and one transfer of the counts
+    for i, instances in enumerate(found):
+        of_image = candidates[i][finite[i]], scores[i][finite[i]], levels[finite[i]]
+        expected = _suppress_in_image(*of_image, sizes[i], 0.5, 60, min_box_size)
+        torch.testing.assert_close(instances.objectness_logits, expected.objectness_logits)
+        torch.testing.assert_close(instances.proposal_boxes.tensor, expected.proposal_boxes.tensor)
+
+
+def test_a_batch_with_numbers_that_are_not_finite_is_refused_in_training():
+    scores = torch.tensor([[0.0, torch.nan]])
+    arguments = (random_boxes(2)[None], scores, torch.tensor([0, 1]), scores.isfinite(), [SIZE])
+    with pytest.raises(FloatingPointError, match=r"feature levels \[1\]"):
+        _suppress_in_batch(*arguments, 0.5, 10, 0.0, True)
+    assert (
+        len(
+            proposal_utils.suppress_proposals(
+                [arguments[0]], [scores], [SIZE], 0.5, 10, 0.0, False
+            )[0]
+        )
+        == 1
+    )
+
+
+def test_polygons_that_are_chosen_later_are_those_that_are_chosen_now():
+    polygons = [[torch.rand(8) * 50 + k] for k in range(6)]
+    masks, rows = PolygonMasks(polygons), torch.tensor([4, 1, 1, 5, 0])
+    later = masks._choose(rows)._choose(torch.tensor([3, 0, 2]))
+    now = masks[rows][torch.tensor([3, 0, 2])]
+    joined, expected = PolygonMasks.cat([later, later]), PolygonMasks.cat([now, now])
+    assert len(later) == 3 and [p[0].tolist() for p in later] == [p[0].tolist() for p in now]
+    boxes = random_boxes(6)
+    torch.testing.assert_close(
+        joined.crop_and_resize(boxes, 14), expected.crop_and_resize(boxes, 14)
+    )
+    torch.testing.assert_close(later.area(), now.area())
+
+
+def test_deferred_scalars_are_read_with_their_iteration_and_scope():
+    storage = EventStorage()
+    with storage.name_scope("stage0"), Waits():
+        storage.put_deferred(torch.tensor([3, 4]), lambda values: {"mean": sum(values) / 2})
+    storage.iter = 5
+    storage.put_deferred(torch.tensor([1.0]), lambda values: {})
+    assert storage.latest() == {"stage0/mean": (3.5, 0)}
+    for _ in range(1000):  # a process that writes nothing keeps no more than this
+        storage.put_deferred(torch.zeros(1), lambda values: {"zero": values[0]})
+    assert storage._deferred == [] and storage.latest()["zero"] == (0.0, 5)
+
+
+def test_the_warning_of_the_matcher_comes_with_the_log(caplog):
+    quality = torch.tensor([[0.0, 0.0], [0.5, 0.2]])
+    with EventStorage() as storage:
+        Matcher([0.3, 0.7], [0, -1, 1], allow_low_quality_matches=True)(quality)
+        assert not caplog.records
+        storage.latest()
+    assert "1 of 2 ground truths" in caplog.text
