@@ -30,6 +30,7 @@ BENCHMARKS = (
     "attention",
     "vitdet_backbone",
     "benchmarking_backbone",
+    "mimdet_backbone",
 )
 _PACKAGES = (
     *("torch", "torchvision", "numpy", "Pillow"),

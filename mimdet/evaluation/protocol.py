@@ -14,6 +14,7 @@ from mimdet import __version__ as mimdet_version
 _SETTINGS = {
     "sample_ratio": ("sample_ratio",),
     "sample_seed": ("sample_seed",),
+    "sample_padding": ("sample_padding",),
     "score_threshold": ("test_score_thresh",),
     "nms_threshold": ("test_nms_thresh",),
     "max_detections_per_image": ("test_topk_per_image", "max_detections_per_image"),

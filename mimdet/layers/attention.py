@@ -109,9 +109,19 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, L, C) -> (B, L, C), every token attending to all."""
-        return self.proj(_joined(attend(*self._split(self.qkv(x)))))
+    def forward(self, x: Tensor, attended: Tensor | None = None) -> Tensor:
+        """(B, L, C) -> (B, L, C), every token attending to all, or to those of a mask.
+
+        Args:
+            x: (B, L, C).
+            attended: (B, L) bool, False where a token is attended to by none; at least one of each
+                sample is True.
+        """
+        q, k, v = self._split(self.qkv(x))
+        if attended is None:
+            return self.proj(_joined(attend(q, k, v)))
+        mask = attended[:, None, None]  # the same for all heads and queries
+        return self.proj(_joined(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
 
     def _split(self, qkv: Tensor) -> Tensor:
         """Queries, keys and values of all heads, one behind the other in the first dimension."""

@@ -21,6 +21,7 @@ more than this:
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import torch
 from timm.layers import DropPath, Mlp
@@ -68,9 +69,15 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, hidden_features=int(dim * mlp_ratio), act_layer=act_layer)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, ..., C) -> (B, ..., C); (B, L, C) with the default attention."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, attended: Tensor | None = None) -> Tensor:
+        """(B, ..., C) -> (B, ..., C); (B, L, C) with the default attention.
+
+        `attended` is that of `Attention`, which alone takes one.
+        """
+        normed = self.norm1(x)
+        x = x + self.drop_path(
+            self.attn(normed) if attended is None else self.attn(normed, attended)
+        )
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
@@ -127,8 +134,10 @@ def _kept(buffers: list[tuple[nn.Module, str, Tensor]]) -> Iterator[None]:
             setattr(owner, name, buffer)
 
 
-def run_all(blocks: Iterable[nn.Module], x: Tensor, checkpointing: bool) -> Tensor:
-    """Run `blocks` one after the other, each under `run`."""
+def run_all(
+    blocks: Iterable[nn.Module], x: Tensor, checkpointing: bool, **context: Tensor | None
+) -> Tensor:
+    """Run `blocks` one after the other, each under `run` and with the same further arguments."""
     for block in blocks:
-        x = run(block, x, checkpointing)
+        x = run(partial(block, **context) if context else block, x, checkpointing)
     return x

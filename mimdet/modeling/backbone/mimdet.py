@@ -14,6 +14,7 @@ Reference:
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -26,10 +27,17 @@ from mimdet.layers.block import Block, drop_path_rates, mae_layer_norm, run, run
 from mimdet.layers.init import init_transformer_weights
 from mimdet.layers.layout import map_to_tokens, token_index, tokens_to_map
 from mimdet.layers.pos_embed import PosEmbedCache, TablesOfAnyGrid, get_2d_sincos_pos_embed
+from mimdet.modeling.backbone.real_tokens import (
+    cells,
+    sample_real_tokens,
+    stem_of_each,
+    table_of_each,
+)
 
 logger = logging.getLogger(__name__)
 
 _FILLS = ("conv", "mask")
+_PADDINGS = ("attend", "exclude")
 
 
 class ConvStem(nn.Module):
@@ -102,11 +110,17 @@ class EncoderOutput(NamedTuple):
         stem: feature maps of the stem at strides 4, 8 and 16.
         tokens: (B, K, C) encoded tokens, in the order of `ids_keep`.
         ids_keep: (B, K) raster positions of the kept tokens; None when all were kept in order.
+        is_real: (B, L) bool, False where padding is excluded; None where it is a token like others.
+        counts: (B, K) bool, which of `tokens` count, see `sample_real_tokens`; None for all.
+        grids: token grid of each image alone, where padding is excluded.
     """
 
     stem: list[Tensor]
     tokens: Tensor
     ids_keep: Tensor | None
+    is_real: Tensor | None = None
+    counts: Tensor | None = None
+    grids: list[tuple[int, int]] | None = None
 
 
 class MIMDetEncoder(nn.Module, TablesOfAnyGrid):
@@ -176,6 +190,29 @@ class MIMDetEncoder(nn.Module, TablesOfAnyGrid):
             tokens = tokens.gather(1, token_index(ids_keep, tokens.shape[-1]))
         tokens = run_all(self.blocks, tokens, self.checkpointing)
         return EncoderOutput(stem, self.norm(tokens), ids_keep)
+
+    def forward_real(
+        self, images: ImageList, sample_ratio: float, generator: torch.Generator | None = None
+    ) -> EncoderOutput:
+        """Like `forward`, but of real tokens alone, whatever else is in the batch.
+
+        The stem sees every image for itself, the table has its grid, the share is one of its own
+        tokens, and nothing attends to padding.
+        """
+        stride = self.patch_embed.strides[-1]
+        stem = stem_of_each(self.patch_embed, images.tensor, images.image_sizes, 2 * stride)
+        grid, device = tuple(stem[-1].shape[-2:]), images.tensor.device
+        grids = cells(images.image_sizes, stride)
+        tokens = map_to_tokens(stem[-1])  # (B, L, C)
+        table = partial(self._pos_embed_cache.get, self.pos_embed)
+        tokens = tokens + table_of_each(table, grids, grid)
+        is_real = ~padding_mask(images.image_sizes, grid, stride, device).flatten(1)
+        ids_keep, counts = None, is_real
+        if self.training or sample_ratio < 1:
+            ids_keep, counts = sample_real_tokens(grids, grid, sample_ratio, device, generator)
+            tokens = tokens.gather(1, token_index(ids_keep, tokens.shape[-1]))
+        tokens = run_all(self.blocks, tokens, self.checkpointing, attended=counts)
+        return EncoderOutput(stem, self.norm(tokens), ids_keep, is_real, counts, grids)
 
 
 def padding_mask(
@@ -305,10 +342,18 @@ class MIMDetDecoder(nn.Module, TablesOfAnyGrid):
             index = token_index(encoded.ids_keep, tokens.shape[-1])
             # Filled everywhere, then overwritten where the encoder has been: the mask token or the
             # projection stays in the graph even if no place is left to it, which DDP asks for.
-            tokens = self._fill_tokens(encoded.stem[-1]).to(tokens.dtype).scatter(1, index, tokens)
-        tokens = tokens + self._pos_embed_cache.get(self.decoder_pos_embed, (h, w))
-        tokens = run_all(self.decoder_blocks, tokens, self.checkpointing)
-        return tokens_to_map(self.decoder_norm(tokens), (h, w))
+            filled = self._fill_tokens(encoded.stem[-1]).to(tokens.dtype)
+            if encoded.counts is not None:
+                tokens = tokens.where(encoded.counts[..., None], filled.gather(1, index))
+            tokens = filled.scatter(1, index, tokens)
+        table = partial(self._pos_embed_cache.get, self.decoder_pos_embed)
+        if encoded.grids is None:
+            tokens = run_all(self.decoder_blocks, tokens + table((h, w)), self.checkpointing)
+            return tokens_to_map(self.decoder_norm(tokens), (h, w))
+        tokens = tokens + table_of_each(table, encoded.grids, (h, w))
+        real = dict(attended=encoded.is_real)
+        tokens = self.decoder_norm(run_all(self.decoder_blocks, tokens, self.checkpointing, **real))
+        return tokens_to_map(tokens * encoded.is_real[..., None], (h, w))
 
     def _fill_tokens(self, stem: Tensor) -> Tensor:
         """What an unseen token is, at every place: (B, C, h, w) -> (B, L, D)."""
@@ -341,9 +386,14 @@ class MIMDetBackbone(Backbone):
         sample_seed: seeds the sampling of each evaluation batch, so that results at a ratio below
             1.0 can be repeated and do not depend on the order of images; None draws from
             the global generator, as in training.
+        padding: "attend", as published: the share of tokens is one of the padded batch, and what
+            pads is a token like others, so an image's features depend on its batch mates.
+            "exclude": the share is one of each image's own tokens, nothing attends to padding, and
+            an image has the features that it has alone (FPN's convolutions still meet the border).
 
     Raises:
-        ValueError: if `sample_ratio` is out of range, or what is said twice does not agree.
+        ValueError: if `sample_ratio` is out of range, `padding` is unknown, or what is said twice
+            does not agree.
 
     Reference:
         Fang et al. 2022, arXiv 2204.02964, section 3.
@@ -358,8 +408,14 @@ class MIMDetBackbone(Backbone):
         _out_feature_channels: Sequence[int] | None = None,
         _out_feature_strides: Sequence[int] | None = None,
         sample_seed: int | None = None,
+        padding: str = "attend",
     ):
         super().__init__()
+        if padding not in _PADDINGS:
+            raise ValueError(
+                f"padding must be one of {_PADDINGS}, got {padding!r} "
+                "(model.backbone.bottom_up.padding)"
+            )
         if not 0 < sample_ratio <= 1:
             raise ValueError(
                 f"sample_ratio must be in (0, 1], got {sample_ratio} "
@@ -369,6 +425,7 @@ class MIMDetBackbone(Backbone):
         self.decoder = decoder
         self.sample_ratio = sample_ratio
         self.sample_seed = sample_seed
+        self.sample_padding = padding
         self._sampling_logged = False
         stem, width = encoder.patch_embed, decoder.decoder_embed.out_features
         channels = [*stem.out_channels[:2], width, width]
@@ -409,7 +466,8 @@ class MIMDetBackbone(Backbone):
                 f"MIMDetBackbone needs an ImageList with the true image sizes, got {type(images)}; "
                 "use mimdet.modeling.meta_arch.GeneralizedRCNNImageListForward as the detector"
             )
-        encoded = self.encoder(images, self.sample_ratio, self._generator(images.tensor.device))
+        encode = self.encoder.forward_real if self.sample_padding == "exclude" else self.encoder
+        encoded = encode(images, self.sample_ratio, self._generator(images.tensor.device))
         c4 = self.decoder(encoded)
         return {
             "c2": encoded.stem[0],
