@@ -33,11 +33,17 @@ from mimdet.checkpoint.start import load_starting_weights
 from mimdet.checkpoint.strict import StrictCheckpointer
 from mimdet.command_line import add_trust, mistakes_in_one_line, overrides_last
 from mimdet.config import PackedConfig, key_behind, load_config
+from mimdet.engine.best_model import BestModel, EarlyStop, check_early_stop
 from mimdet.engine.check_run import check, end_if_refused, number_of_processes
 from mimdet.engine.compiling import compile_blocks
 from mimdet.engine.console import set_up_loggers, short_console, with_line
 from mimdet.engine.describe_run import make_card
-from mimdet.engine.evaluation import build_evaluator, describe_evaluation
+from mimdet.engine.evaluation import (
+    at_eval_ratio,
+    build_evaluator,
+    describe_evaluation,
+    settle_eval_ratio,
+)
 from mimdet.engine.follow_data import follow_data
 from mimdet.engine.hooks import (
     EMA,
@@ -93,12 +99,14 @@ def do_test(cfg: DictConfig, model: nn.Module, weights: EvaluatedWeights | None 
     loader = instantiate(share_index(cfg.dataloader.test))
     evaluator = build_evaluator(cfg, results_file)
     callbacks = with_line(timer.callbacks, len(loader))
-    results = inference_on_dataset(model, loader, evaluator, callbacks=callbacks)
+    with at_eval_ratio(cfg, model):
+        results = inference_on_dataset(model, loader, evaluator, callbacks=callbacks)
+        protocol = describe_evaluation(cfg, model, evaluator, weights)
     print_csv_format(results)
     if comm.is_main_process():
         more = {
             "seconds_per_batch": timer.seconds_per_batch,
-            "protocol": describe_evaluation(cfg, model, evaluator, weights),
+            "protocol": protocol,
         }
         save_results({**results, **more}, results_file)
     return results
@@ -126,6 +134,9 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
         train.nonfinite                    "stop", "skip" or "rewind" at a loss of infinity or NaN
         train.nonfinite_max                batches of a run that may be left out
         train.ddp.*                        arguments of DistributedDataParallel
+        train.best_metric                  result of which the best model is kept, if not None
+        train.early_stop.patience          evaluations without a better one that end the run
+        train.eval_sample_ratio            of MIMDet in evaluations, if not that of the model
         train.checkpointer.{period, max_to_keep}, train.eval_period, train.log_period
     """
     model = instantiate(cfg.model)
@@ -167,7 +178,10 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
         iteration = min(trainer.iter, cfg.train.max_iter - 1)
         weights = EvaluatedWeights("ema" if ema else "raw", iteration=iteration)
         with ends_in_one_sentence(cfg.train.output_dir), preemption.during_evaluation():
-            return do_test(cfg, ema.averaged if ema else model, weights)
+            results = do_test(cfg, ema.averaged if ema else model, weights)
+        if best:
+            best.see(results)
+        return results
 
     eval_hook = hooks.EvalHook(cfg.train.eval_period, evaluate)
     preemption = Preemption(
@@ -177,6 +191,9 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
         eval_period=cfg.train.eval_period,
         exchange=loss_normalizer.exchange,
     )
+    metric = cfg.train.get("best_metric")
+    patience = OmegaConf.select(cfg, "train.early_stop.patience")
+    best = BestModel(checkpointer, metric, patience) if metric else None
     max_norm = OmegaConf.select(cfg, "train.clip_grad.max_norm")
     trainer.register_hooks(
         [
@@ -194,6 +211,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
             else None,
             preemption,
             eval_hook,
+            best,
             MemoryGivenBack(),
         ]
     )
@@ -208,7 +226,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
         writers = run_writers(cfg.train.output_dir, cfg.train.max_iter)
         trainer.register_hooks([hooks.PeriodicWriter(writers, period=cfg.train.log_period)])
         preemption.writers = writers
-    trainer.train(trainer.iter + 1 if resuming else 0, cfg.train.max_iter)
+    with contextlib.suppress(EarlyStop):
+        trainer.train(trainer.iter + 1 if resuming else 0, cfg.train.max_iter)
 
 
 def start_from_files(cfg: DictConfig, model: nn.Module) -> None:
@@ -308,6 +327,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             cfg = load_config(args.config_file, args.opts, trusted=args.trust_config)
             args.notes = []
         check_choice(cfg.train.get("eval_weights"))
+        check_early_stop(cfg)
+        if args.eval_only:
+            settle_eval_ratio(cfg, args.opts)
         check_nonfinite(cfg)
         if not args.eval_only:
             check_compression(cfg.train)

@@ -46,6 +46,12 @@ train = dict(
     ),
     checkpointer=dict(period=5000, max_to_keep=100),
     eval_period=5000,
+    # The result of evaluations, such as "bbox/AP", by which model_best.pth is kept.
+    best_metric=None,
+    early_stop=dict(patience=None),  # evaluations without a better one after which the run ends
+    # Share of the tokens that MIMDet sees in evaluations; None for that of the model. A ratio of
+    # the model on the command line of --eval-only comes first.
+    eval_sample_ratio=None,
     log_period=20,
     device="cuda" if torch.cuda.is_available() else "cpu",
     seed=-1,

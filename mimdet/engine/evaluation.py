@@ -1,7 +1,9 @@
 """The evaluation that a config describes: its evaluator, and what its numbers depend on."""
 
+import contextlib
 import dataclasses
 import inspect
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,30 @@ def describe_evaluation(
         "scorer": scorer(evaluator.evaluator),
         "versions": versions(),
     }
+
+
+RATIO = "model.backbone.bottom_up.sample_ratio"
+
+
+def settle_eval_ratio(cfg: DictConfig, overrides: Iterable[str]) -> None:
+    """Let a sample ratio on the command line of an evaluation stand for the config's own of it."""
+    if any(text.lstrip("+").startswith(f"{RATIO}=") for text in overrides):
+        OmegaConf.update(cfg, "train.eval_sample_ratio", None, force_add=True)
+
+
+@contextlib.contextmanager
+def at_eval_ratio(cfg: DictConfig, model: nn.Module) -> Iterator[None]:
+    """A block in which MIMDet's encoder sees ``train.eval_sample_ratio`` of the tokens, if set."""
+    ratio = OmegaConf.select(cfg, "train.eval_sample_ratio")
+    sampled = [m for m in model.modules() if ratio is not None and hasattr(m, "sample_ratio")]
+    before = [module.sample_ratio for module in sampled]
+    try:
+        for module in sampled:
+            module.sample_ratio = ratio
+        yield
+    finally:
+        for module, own in zip(sampled, before, strict=True):
+            module.sample_ratio = own
 
 
 def _plain(config: Any) -> Any:

@@ -19,6 +19,7 @@ from mimdet.data.coco.problems import shown
 from mimdet.data.coco.read import CocoData
 from mimdet.data.coco.register import load_coco_folder
 from mimdet.data.coco.select import read_part
+from mimdet.engine.evaluation import RATIO
 from mimdet.engine.follow_data import has_mask_head, nodes, number_of_classes
 
 EPOCHS, MIN_ITERATIONS = 36, 1000
@@ -112,6 +113,9 @@ def use_folder(cfg: DictConfig, folder: str, own: OwnData) -> None:
     for key in number_of_classes(cfg):
         OmegaConf.update(cfg, key, AUTO)
     cfg.train.output_dir = f"output/{name}"
+    cfg.train.best_metric = "bbox/AP"
+    if OmegaConf.select(cfg, RATIO) is not None:
+        cfg.train.eval_sample_ratio = 1.0  # as published results are
 
 
 def _read(part: Split) -> CocoData:
