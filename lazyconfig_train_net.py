@@ -317,11 +317,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.machine_rank = args.node_rank
     with mistakes_in_one_line(parser):
         check_processes(args, default_url=parser.get_default("dist_url"))
-        default = DEFAULT_CONFIG if args.data else ""
+        default = DEFAULT_CONFIG if args.data is not None else ""
         args.config_file = find_config(
             args.config_file or default
         )  # default_setup logs what it holds
-        if args.data:
+        if args.data is not None:
             cfg, args.notes = load_own_data(args, number_of_processes(args))
         else:
             cfg = load_config(args.config_file, args.opts, trusted=args.trust_config)
@@ -333,7 +333,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         check_nonfinite(cfg)
         if not args.eval_only:
             check_compression(cfg.train)
-    if not args.data and (args.batch or args.epochs):
+    if args.data is None and (args.batch or args.epochs):
         parser.error("--batch and --epochs go with --data; a config has the numbers themselves")
     if args.eval_only and not cfg.train.init_checkpoint:
         parser.error("--eval-only needs the weights to evaluate: train.init_checkpoint=MODEL.pth")

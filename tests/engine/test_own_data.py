@@ -4,10 +4,11 @@ import json
 import math
 
 import coco_files
+import own_folders
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
-from toy_runs import load_script
+from toy_runs import load_script, train_net
 
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
@@ -41,6 +42,21 @@ def parse(root, *words, config=TOY):
     return load_script("lazyconfig_train_net.py").parse_args(
         ["--config-file", config, "--data", str(root), *map(str, words)]
     )
+
+
+@pytest.mark.parametrize("make", own_folders.AWKWARD.values(), ids=own_folders.AWKWARD)
+def test_awkward_folders_pass_all_checks(tmp_path, monkeypatch, make):
+    truth = make(tmp_path / "own")
+    with coco_files.own_catalogs(tmp_path, monkeypatch, "own_train", "own_val"):
+        cfg = checked(tmp_path / "own")
+        metadata = MetadataCatalog.get("own_val")
+        ids = {c["name"]: c["id"] for c in json.loads(truth.read_text("utf-8"))["categories"]}
+        names = sorted(ids.keys() & {"red", "blue"}, key=ids.get)
+        assert metadata.thing_classes == names
+        numbers = metadata.thing_dataset_id_to_contiguous_id
+        assert numbers == {ids[name]: number for number, name in enumerate(names)}
+        has_masks = make not in (own_folders.boxes_only, own_folders.half_of_the_masks)
+        assert (cfg.model.roi_heads.mask_head is not None) == has_masks
 
 
 def checked(root, *words, config=TOY):
@@ -157,6 +173,14 @@ def test_what_the_user_writes_stays(folder):
     assert instantiate(cfg.lr_multiplier)(6 / 7) == pytest.approx(0.1)
 
 
+def test_an_empty_name_of_a_folder_is_refused(capsys):
+    # what a shell makes of a variable that is not set: --data "$DATA"
+    with pytest.raises(SystemExit) as ended:
+        parse("")
+    assert ended.value.code == 2
+    assert "--data must be the folder of a dataset, and no name is none" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -181,3 +205,29 @@ def test_batch_and_epochs_go_with_data(capsys):
     with pytest.raises(SystemExit):
         load_script("lazyconfig_train_net.py").parse_args(["--config-file", TOY, "--batch", "2"])
     assert "--batch and --epochs go with --data" in capsys.readouterr().err
+
+
+# Two images that a toy model learns by heart; more of them, and boxes get no better.
+OVERFIT = (
+    "train.device=cpu",
+    "train.eval_period=0",
+    "train.checkpointer.period=1000",
+    "optimizer.lr=1e-3",
+    "model.backbone.bottom_up.sample_ratio=1.0",
+    "dataloader.train.mapper.augmentations=[]",
+    "dataloader.test.mapper.augmentations=[]",
+)
+
+
+def test_a_training_is_scored_alike_by_pycocotools_with_the_users_own_ids(tmp_path, monkeypatch):
+    truth = own_folders.sparse_ids(tmp_path / "own")
+    output = tmp_path / "output"
+    with coco_files.own_catalogs(tmp_path, monkeypatch, "own_train", "own_val"):
+        words = ("--data", tmp_path / "own", "--batch", 2, f"train.output_dir={output}")
+        train_net(*words, *OVERFIT, "train.max_iter=60")
+    results = json.loads((output / "results.json").read_text())
+    detections = output / "coco_instances_results.json"
+    assert {entry["category_id"] for entry in json.loads(detections.read_text())} == {7, 900}
+    for kind in ("bbox", "segm"):
+        assert results[kind]["AP"] > 50
+        assert results[kind]["AP"] == pytest.approx(own_folders.plain_ap(truth, detections, kind))

@@ -24,6 +24,7 @@ _SPLITS = {
 }
 _DEPTH = 5  # levels of folders that are searched
 _MAX_NAMES = 50  # images of a file that are looked for
+_BEGINNING = 2**16  # bytes of the annotations that tell what kind they are
 VAL_SHARE = 0.2  # of the images, where the data have no split
 
 
@@ -78,25 +79,37 @@ def find_data(folder: str | os.PathLike) -> DataFolder:
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it has no file to train on, several for one split, or annotations whose
-            images are not there; the message lists what was found.
+        ValueError: if it has no file to train on, several for one split, a damaged one, or
+            annotations whose images are not there; the message lists what was found.
     """
     root = Path(folder)
-    if not root.is_dir():
-        raise FileNotFoundError(f"--data must be the folder of a dataset, and {folder} is none")
+    if not (os.fspath(folder) and root.is_dir()):
+        unpack = "; unpack an archive first" if root.is_file() else ""
+        raise FileNotFoundError(
+            f"--data must be the folder of a dataset, and {str(folder) or 'no name'} is none"
+            f"{unpack}"
+        )
     folders = list(_folders(root))
     found, refused = _annotation_files(folders)
     if not found:
         raise ValueError(_nothing(root, folders, refused))
     by_split = _by_split(root, found)
-    notes = [f"{_name(path, root)} is left out: {why}" for path, why in refused.items()]
+    notes = [_reasons({path: why}, root)[2:] for path, why in refused.items()]
     train = by_split.get("train") or by_split.get(None)
     if train is None:
         names = ", ".join(_name(path, root) for path in found)
-        raise ValueError(f"{root} has nothing to train on, but only {names}; name one train.json")
+        raise ValueError(
+            f"{root} has nothing to train on, but only {names}; name one train.json"
+            + _reasons(refused, root)
+        )
     images = {path: _image_root(path, found[path], folders) for path in by_split.values()}
     val = by_split.get("val") or by_split.get("test")
     if val is None:
+        if len(found[train]) < 2:
+            raise ValueError(
+                f"{_name(train, root)} is all there is, and must list 2 images or more, because "
+                f"some are kept to evaluate on; it lists {len(found[train])}"
+            )
         notes.append(
             f"{_name(train, root)} is all there is: {VAL_SHARE:.0%} of its images are kept to "
             "evaluate on, chosen by their names, so always the same ones"
@@ -116,18 +129,31 @@ def _name(path: Path, root: Path) -> str:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """`root` and the folders below it, hidden ones left out, in order of their names."""
-    for path, names, _ in os.walk(root):
+    """`root` and the folders below it, hidden ones left out, in order of their names.
+
+    Links are followed, because large images often lie on another disk; nothing is found twice.
+    """
+    visited: set[str] = set()
+    for path, names, _ in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(path)) in visited:
+            names.clear()
+            continue
+        visited.add(real)
         depth = len(Path(path).relative_to(root).parts)
         names[:] = sorted(n for n in names if not n.startswith(".")) if depth < _DEPTH else []
         yield Path(path)
 
 
 def _annotation_files(folders: list[Path]) -> tuple[dict[Path, list[str]], dict[Path, str]]:
-    """COCO files with the names of their images, and those that seem meant as one, with why not."""
+    """COCO files with the names of their images, and those that seem meant as one, with why not.
+
+    Raises:
+        ValueError: if one that is named like a split cannot be read: going on without it would
+            train or evaluate on something else than was meant.
+    """
     found, refused = {}, {}
-    for path in (path for folder in folders for path in sorted(folder.glob("*.json"))):
-        if not path.is_file():
+    for path in (path for folder in folders for path in sorted(folder.iterdir())):
+        if path.suffix.lower() != ".json" or not path.is_file():
             continue
         try:
             sections = msgspec.json.decode(
@@ -135,12 +161,25 @@ def _annotation_files(folders: list[Path]) -> tuple[dict[Path, list[str]], dict[
             )
         except (msgspec.DecodeError, RecursionError, OSError) as e:
             # Many a folder has JSON files of other kinds; those named like a split are meant.
-            if _split_of(Path(path.name)):
-                refused[path] = " ".join(str(e).split())
+            if not _split_of(Path(path.name)):
+                continue
+            refused[path] = " ".join(str(e).split())
+            if not isinstance(e, msgspec.ValidationError):
+                raise ValueError(
+                    f"{shown(str(path))} is named like a part of the dataset, and cannot be read "
+                    f"as JSON ({refused[path]}); replace it, or move it away"
+                ) from e
         else:
+            if b'"segments_info"' in memoryview(sections.annotations)[:_BEGINNING].tobytes():
+                refused[path] = "it holds panoptic segments, and no objects with boxes"
+                continue
             names = (image.file_name for image in sections.images)
             found[path] = [name for name in names if isinstance(name, str)]
     return found, refused
+
+
+def _reasons(refused: dict[Path, str], root: Path) -> str:
+    return "".join(f"; {_name(path, root)} is left out: {why}" for path, why in refused.items())
 
 
 def _split_of(path: Path) -> str | None:
@@ -173,13 +212,20 @@ def _by_split(root: Path, found: dict[Path, list[str]]) -> dict[str | None, Path
 
 def _image_root(json_file: Path, names: list[str], folders: list[Path]) -> Path:
     """The folder in which most images lie; among equals that of the split, or the nearest."""
+    if not names:
+        raise ValueError(
+            f"{_name(json_file, folders[0])} must list images, and lists none; move it away if it "
+            "is no part of the dataset"
+        )
     sample = names[:: max(1, len(names) // _MAX_NAMES)]
     sample = [name.replace("\\", "/") for name in sample if "\0" not in name]
 
     split = _split_of(json_file.relative_to(folders[0]))
 
     def fitness(folder: Path) -> tuple[int, bool, int]:
-        hits = sum(os.path.isfile(folder / name) for name in sample)
+        paths = (os.path.abspath(folder / name) for name in sample)
+        # an absolute name is the same file from every folder, but may be below one alone
+        hits = sum(_is_below(path, folder) and os.path.isfile(path) for path in paths)
         # train/0.jpg and val/0.jpg may both be there
         is_of_split = _split_of(folder.relative_to(folders[0]) / "any") == split
         return hits, is_of_split, len(os.path.commonpath([folder, json_file.parent]))
@@ -194,14 +240,19 @@ def _image_root(json_file: Path, names: list[str], folders: list[Path]) -> Path:
     return best
 
 
+def _is_below(path: str, folder: Path) -> bool:
+    return Path(path).is_relative_to(os.path.abspath(folder))
+
+
 def _nothing(root: Path, folders: list[Path], refused: dict[Path, str]) -> str:
     message = (
         f"{root} must hold annotations in COCO format, such as "
         "annotations/instances_train.json, train/_annotations.coco.json or train.json beside the "
         "images, and there are none"
     )
-    for path, why in refused.items():
-        message += f"; {_name(path, root)} is no such file: {why}"
+    message += _reasons(refused, root)
+    if any(next(folder.glob("*.zip"), None) for folder in folders):
+        message += "; *.zip files must be unpacked first"
     for pattern, what in (("*.xml", "Pascal VOC"), ("*.txt", "YOLO"), ("*.csv", "tables")):
         if any(next(folder.glob(pattern), None) for folder in folders):
             message += f"; {pattern} files ({what}) must be converted to COCO format first"

@@ -92,11 +92,72 @@ def test_one_file_is_split_and_says_so(tmp_path, name):
     assert data.notes[0].startswith(f"{name} is all there is: 20% of its images")
 
 
-def test_a_file_named_like_a_split_but_damaged_is_told(tmp_path):
-    make(tmp_path, "train.json", "images")
-    (tmp_path / "val.json").write_text('{"images": [')
-    note, _ = find_data(tmp_path).notes
-    assert note.startswith("val.json is left out: Input data was truncated")
+@pytest.mark.parametrize("damaged", ["train.json", "val.json"])
+def test_a_damaged_file_that_is_named_like_a_split_is_refused(tmp_path, damaged):
+    for split in ("train", "val"):
+        make(tmp_path, f"{split}.json", "images")
+    (tmp_path / damaged).write_text('{"images": [')
+    with pytest.raises(ValueError, match=f"{damaged} is named like a part .*was truncated"):
+        find_data(tmp_path)
+
+
+def test_files_of_other_tasks_are_left_out_and_told(tmp_path):
+    for split in ("train", "val"):
+        make(tmp_path, f"{split}.json", "images")
+    content = json.loads((tmp_path / "train.json").read_text())
+    for annotation in content["annotations"]:
+        annotation["segments_info"] = [annotation.pop("segmentation")]
+    (tmp_path / "panoptic_train.json").write_text(json.dumps(content))
+    del content["categories"]
+    (tmp_path / "captions_val.json").write_text(json.dumps(content))
+    assert found(tmp_path) == [("train.json", "images"), ("val.json", "images")]
+    captions, panoptic = find_data(tmp_path).notes
+    assert captions.startswith("captions_val.json is left out: ")
+    assert panoptic.startswith("panoptic_train.json is left out: it holds panoptic segments")
+    (tmp_path / "train.json").unlink()
+    with pytest.raises(ValueError, match="nothing to train on.*; panoptic_train.json is left out"):
+        find_data(tmp_path)
+
+
+def test_links_to_images_and_annotations_elsewhere_are_followed_once(tmp_path):
+    make(tmp_path / "disk", "train.JSON", "images")
+    root = tmp_path / "own"
+    root.mkdir()
+    (root / "images").symlink_to(tmp_path / "disk/images")
+    (root / "train.json").symlink_to(tmp_path / "disk/train.JSON")
+    (root / "again").symlink_to(root)
+    assert found(root) == [("train.json", "images")] * 2
+    assert found(tmp_path / "disk") == [("train.JSON", "images")] * 2
+
+
+def test_absolute_names_are_images_only_below_the_folder(tmp_path):
+    root, elsewhere = tmp_path / "own", tmp_path / "elsewhere"
+    names = [str(root / f"images/{k}.png") for k in (1, 2)]
+    make(root, "train.json", "images", names)
+    assert found(root) == [("train.json", ".")] * 2
+    make(root, "train.json", "images", [str(elsewhere / f"{k}.png") for k in (1, 2)])
+    with pytest.raises(ValueError, match="elsewhere/1.png.* must lie below .*own"):
+        find_data(root)
+
+
+def test_one_file_needs_two_images_to_be_split_and_one_for_a_split(tmp_path):
+    make(tmp_path, "train.json", "images", ("1.png",))
+    with pytest.raises(ValueError, match="train.json .* 2 images or more, .*; it lists 1"):
+        find_data(tmp_path)
+    make(tmp_path, "val.json", "images", ())
+    with pytest.raises(ValueError, match="val.json must list images, and lists none"):
+        find_data(tmp_path)
+
+
+def test_archives_are_to_be_unpacked(tmp_path):
+    archive = tmp_path / "roboflow.zip"
+    archive.touch()
+    with pytest.raises(FileNotFoundError, match="roboflow.zip is none; unpack an archive first"):
+        find_data(archive)
+    with pytest.raises(ValueError, match=r"\*.zip files must be unpacked first"):
+        find_data(tmp_path)
+    with pytest.raises(FileNotFoundError, match="folder of a dataset, and no name is none"):
+        find_data("")
 
 
 def test_what_cannot_be_decided_is_refused_with_what_was_found(tmp_path):
@@ -105,7 +166,9 @@ def test_what_cannot_be_decided_is_refused_with_what_was_found(tmp_path):
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels/1.txt").write_text("0 0.5 0.5 0.1 0.1")
     (tmp_path / "train.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"must hold annotations .*train.json is no.*\(YOLO\)"):
+    with pytest.raises(
+        ValueError, match=r"must hold annotations .*train.json is left out: .*\(YOLO\)"
+    ):
         find_data(tmp_path)
     make(tmp_path, "val.json", "images")
     with pytest.raises(ValueError, match="nothing to train on, but only .*val.json"):
