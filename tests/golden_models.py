@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from golden_data import fill, image
 
 from detectron2.structures import ImageList, Instances
+from mimdet.modeling.postprocessing import image_masks
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -89,8 +90,9 @@ def assert_detections(
     assert abs(instances.scores.sum().item() - wanted["scores_sum"]) <= 1e-4 * wanted["scores_sum"]
     assert instances.pred_classes[:n].tolist() == wanted["classes"]
     if "mask_shape" in wanted:
-        assert list(instances.pred_masks.shape) == wanted["mask_shape"]
-        areas = instances.pred_masks.flatten(1).sum(1)[: len(wanted["mask_area"])]
+        masks = image_masks(instances)
+        assert list(masks.shape) == wanted["mask_shape"]
+        areas = masks.flatten(1).sum(1)[: len(wanted["mask_area"])]
         np.testing.assert_allclose(areas, wanted["mask_area"], atol=area_atol, rtol=5e-3)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchvision.ops import box_iou
 
 from detectron2.modeling import GeneralizedRCNN, RetinaNet
@@ -92,7 +93,9 @@ def export_onnx(
     detector = FixedSizeDetector(model, size).eval()
     inputs = [_pixels(image, model.input_format, size) for image in images]
     with _complete_or_not_there(output) as unfinished:
-        with torch.no_grad(), warnings.catch_warnings():
+        # Another kernel's output has strides that the exporter cannot carry over.
+        plain = sdpa_kernel(SDPBackend.MATH)
+        with torch.no_grad(), plain, warnings.catch_warnings():
             # of torchvision's nms and of the exporter itself: nothing that a user could mend
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
