@@ -1,11 +1,13 @@
 """Wheels of both distributions, installed into a new environment, work without the clone."""
 
+import json
 import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
+import own_folders
 import pytest
 from toy_runs import TINY
 
@@ -51,15 +53,27 @@ def environment(tmp_path_factory) -> Path:
     return root
 
 
-def test_the_command_trains_an_own_config_by_name_in_any_folder(environment, tmp_path):
+def test_the_command_trains_on_own_images_and_predicts_in_any_folder(environment, tmp_path):
     mimdet = environment / "venv/bin/mimdet"
-    made = run(mimdet, "toy", "data", "--num-train", 8, "--num-val", 2, cwd=tmp_path)
-    assert made.returncode == 0, made.stderr
-    overrides = [*TINY, "toy.root=data", "train.max_iter=2", "train.eval_period=0"]
-    trained = run(mimdet, "train", "--config-file", CONFIG, *overrides, cwd=tmp_path)
+    truth = own_folders.sparse_ids(tmp_path / "own")
+    overrides = [word for word in TINY if ".dataset.name=" not in word]
+    words = ("--config-file", CONFIG, "--data", "own", *overrides, "train.max_iter=2")
+    trained = run(mimdet, "train", *words, cwd=tmp_path)
     assert trained.returncode == 0, trained.stdout + trained.stderr
-    assert list(tmp_path.rglob("model_final.pth"))
     assert str(REPOSITORY) not in trained.stdout + trained.stderr
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    checkpoint = tmp_path / "output/own/model_final.pth"
+    images = truth.parents[1] / "val2017"
+    words = (checkpoint, images, "--output", "found", "--score", 0, "--device", "cpu")
+    predicted = run(mimdet, "predict", *words, cwd=elsewhere)
+    assert predicted.returncode == 0, predicted.stdout + predicted.stderr
+    found = json.loads((elsewhere / "found/predictions.json").read_text())
+    assert {(entry["category_id"], entry["category_name"]) for entry in found} <= {
+        (7, "blue"),
+        (900, "red"),
+    }
+    assert found and len(list((elsewhere / "found").glob("*.jpg"))) == len(list(images.iterdir()))
 
 
 def test_the_wheel_holds_every_config_and_tool_and_no_test(environment):
