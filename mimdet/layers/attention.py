@@ -7,6 +7,8 @@ Shape letters: B batch, N heads, D channels of a head, C = N * D channels, H W t
 with a stroke (H' W'), the equal map of the keys, L = H * W queries, S = H' * W' keys.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -18,8 +20,11 @@ from mimdet.layers.rel_pos import (
     Bias,
     RelativeTerms,
     TableBias,
+    joint_rows,
+    look_up,
     relative_positions,
     relative_terms,
+    resize_joint_table,
 )
 from mimdet.layers.window import window_partition, window_unpartition
 
@@ -153,12 +158,12 @@ class BiasedAttention(Attention):
             self.q_bias = nn.Parameter(torch.zeros(dim))
             self.v_bias = nn.Parameter(torch.zeros(dim))
 
-    def forward(self, x: Tensor, bias: TableBias) -> Tensor:
+    def forward(self, x: Tensor, bias: TableBias | None) -> Tensor:
         """Attend among all tokens.
 
         Args:
             x: (B, L, C).
-            bias: (N, L, L), added to the logits of every entry of the batch.
+            bias: (N, L, L), added to the logits of every entry of the batch; None for none.
 
         Returns:
             (B, L, C).
@@ -167,6 +172,48 @@ class BiasedAttention(Attention):
         if self.beit_qkv_bias:
             qkv = qkv + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         return self.proj(_joined(attend(*self._split(qkv), bias)))
+
+
+class Positions(NamedTuple):
+    """Where the tokens of a map are, the same for all blocks that attend over it.
+
+    Attributes:
+        hw: (H, W) of the map.
+        index: (1 + L, 1 + L) int64 of `joint_index_with_class`.
+    """
+
+    hw: tuple[int, int]
+    index: Tensor
+
+
+class TableAttention(BiasedAttention):
+    """Self-attention whose bias comes from a joint table of its own.
+
+    The tokens are a class token and a map. The table, (R + 3, N) for the R differences within
+    `grid_size`, starts at zero and is resized for other maps (`resize_joint_table`).
+
+    Args:
+        dim: channels C.
+        num_heads: heads N; must divide `dim`.
+        qkv_bias: give the joint projection a bias.
+        grid_size: (h, w) of the map that the table describes.
+
+    Reference:
+        Bao et al. 2021 (BEiT), arXiv 2106.08254, whose fine-tuned models have a table per block.
+    """
+
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, grid_size: tuple[int, int]):
+        super().__init__(dim, num_heads, qkv_bias, beit_qkv_bias=False)
+        self.grid_size = tuple(grid_size)
+        rows = joint_rows(self.grid_size) + 3
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, num_heads))
+        self._cache = PosEmbedCache(resize_joint_table)
+
+    def forward(self, x: Tensor, positions: Positions) -> Tensor:
+        """(B, 1 + L, C) and the positions of its tokens -> (B, 1 + L, C)."""
+        grids = (self.grid_size, positions.hw)
+        table = self._cache.get(self.relative_position_bias_table, grids)
+        return super().forward(x, look_up(table, positions.index))
 
 
 class RelPosAttention(Attention):

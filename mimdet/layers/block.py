@@ -28,7 +28,8 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mimdet.layers.attention import Attention
+from mimdet.layers.attention import Attention, BiasedAttention, Positions
+from mimdet.layers.rel_pos import TableBias
 
 
 # timm's Block gives the same numbers under the same names (tests/layers/test_block.py), but builds
@@ -79,6 +80,36 @@ class Block(nn.Module):
             self.attn(normed) if attended is None else self.attn(normed, attended)
         )
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class BiasedBlock(Block):
+    """A transformer block whose attention gets a bias and, where asked for, with layer scale.
+
+    Args:
+        dim: channels C.
+        attn: the attention, called with the tokens and the bias.
+        init_values: initial factor of both branches, learned for each channel; None for no factor.
+        **kwargs: those of `Block`.
+
+    Reference:
+        Touvron et al. 2021, arXiv 2103.17239, section 2 for the layer scale.
+    """
+
+    def __init__(self, dim: int, attn: BiasedAttention, init_values: float | None, **kwargs):
+        super().__init__(dim, attn.num_heads, attn=attn, **kwargs)
+        self.gamma_1 = self.gamma_2 = None
+        if init_values is not None:
+            self.gamma_1 = nn.Parameter(torch.full((dim,), init_values))
+            self.gamma_2 = nn.Parameter(torch.full((dim,), init_values))
+
+    def forward(self, x: Tensor, bias: TableBias | Positions | None) -> Tensor:
+        """(B, L, C) and what the attention makes its bias of -> (B, L, C)."""
+        x = x + self.drop_path(_scaled(self.attn(self.norm1(x), bias), self.gamma_1))
+        return x + self.drop_path(_scaled(self.mlp(self.norm2(x)), self.gamma_2))
+
+
+def _scaled(x: Tensor, gamma: Tensor | None) -> Tensor:
+    return x if gamma is None else gamma * x
 
 
 def mae_layer_norm(dim: int) -> nn.LayerNorm:

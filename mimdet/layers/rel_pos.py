@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mimdet.layers.pos_embed import interpolate_rel_pos_bias
+
 
 class RelativeTerms(NamedTuple):
     """The bias of decomposed tables: one term for the key's row plus one for its column.
@@ -92,6 +94,60 @@ def relative_terms(q: Tensor, rows: Tensor, columns: Tensor) -> RelativeTerms:
     return RelativeTerms(by_row.flatten(2, 3), by_column.flatten(2, 3))
 
 
+def joint_rows(grid_size: tuple[int, int]) -> int:
+    """Rows of a joint table: one for each difference in rows and columns of the grid (h, w)."""
+    h, w = grid_size
+    return (2 * h - 1) * (2 * w - 1)
+
+
+def joint_index(grid_size: tuple[int, int], device: torch.device | None = None) -> Tensor:
+    """The row of a joint table for each query and key of the grid (h, w): (L, L) int64."""
+    h, w = grid_size
+    row = torch.arange(h, device=device).repeat_interleave(w)
+    column = torch.arange(w, device=device).repeat(h)
+    dy = row[:, None] - row[None, :] + h - 1
+    dx = column[:, None] - column[None, :] + w - 1
+    return dy * (2 * w - 1) + dx
+
+
+def joint_index_with_class(
+    grid_size: tuple[int, int], device: torch.device | None = None
+) -> Tensor:
+    """`joint_index` with a class token in front, for a table of three more rows.
+
+    The differences of the class token have no direction, so one row serves all of its keys, one
+    all queries that look at it, and one the class token itself.
+
+    Returns:
+        (1 + L, 1 + L) int64.
+    """
+    rows = joint_rows(grid_size)
+    tokens = joint_index(grid_size, device)
+    index = tokens.new_full((tokens.shape[0] + 1,) * 2, rows + 1)  # key: class token
+    index[0] = rows  # query: class token
+    index[0, 0] = rows + 2
+    index[1:, 1:] = tokens
+    return index
+
+
+def resize_joint_table(table: Tensor, grids: tuple[tuple[int, int], tuple[int, int]]) -> Tensor:
+    """Bring a joint table to another grid, bicubically; rows of a class token stay as they are.
+
+    Args:
+        table: (R, N), with or without the three rows of `joint_index_with_class` at its end.
+        grids: (h, w) of the table and (H, W) of the wanted one.
+
+    Returns:
+        (R', N); the input itself when the grid is already the wanted one.
+    """
+    old, new = ((2 * h - 1, 2 * w - 1) for h, w in grids)
+    if old == new:
+        return table
+    n = old[0] * old[1]
+    image = table[:n].T.unflatten(1, old)  # (N, 2 h - 1, 2 w - 1)
+    return torch.cat([interpolate_rel_pos_bias(image, new).flatten(1).T, table[n:]])
+
+
 class RelativePositionBias(nn.Module):
     """A joint table: a learned number for each head and difference of positions.
 
@@ -109,14 +165,9 @@ class RelativePositionBias(nn.Module):
 
     def __init__(self, grid_size: tuple[int, int], num_heads: int):
         super().__init__()
-        h, w = grid_size
-        table = torch.zeros((2 * h - 1) * (2 * w - 1), num_heads)
+        table = torch.zeros(joint_rows(grid_size), num_heads)
         self.relative_position_bias_table = nn.Parameter(table)
-        row = torch.arange(h).repeat_interleave(w)
-        column = torch.arange(w).repeat(h)
-        dy = row[:, None] - row[None, :] + h - 1
-        dx = column[:, None] - column[None, :] + w - 1
-        self.register_buffer("relative_position_index", dy * (2 * w - 1) + dx)
+        self.register_buffer("relative_position_index", joint_index(grid_size))
 
     def forward(self) -> TableBias:
         """The bias of every query and key, made once for all attentions that share it."""

@@ -19,43 +19,13 @@ from torch import Tensor, nn
 from detectron2.modeling import Backbone
 from detectron2.structures import ImageList
 from mimdet.layers.attention import BiasedAttention
-from mimdet.layers.block import Block, drop_path_rates, mae_layer_norm, run
+from mimdet.layers.block import BiasedBlock, drop_path_rates, mae_layer_norm, run
 from mimdet.layers.layout import tokens_to_map
 from mimdet.layers.pos_embed import get_2d_sincos_pos_embed
-from mimdet.layers.rel_pos import RelativePositionBias, TableBias
+from mimdet.layers.rel_pos import RelativePositionBias
 from mimdet.layers.window import window_partition, window_unpartition
 
 _GROUPS = 4  # of blocks; an output is taken after each
-
-
-class BiasedBlock(Block):
-    """A transformer block with `BiasedAttention` and, where asked for, layer scale.
-
-    Args:
-        dim: channels C.
-        attn: the attention.
-        init_values: initial factor of both branches, learned for each channel; None for no factor.
-        **kwargs: those of `Block`.
-
-    Reference:
-        Touvron et al. 2021, arXiv 2103.17239, section 2 for the layer scale.
-    """
-
-    def __init__(self, dim: int, attn: BiasedAttention, init_values: float | None, **kwargs):
-        super().__init__(dim, attn.num_heads, attn=attn, **kwargs)
-        self.gamma_1 = self.gamma_2 = None
-        if init_values is not None:
-            self.gamma_1 = nn.Parameter(torch.full((dim,), init_values))
-            self.gamma_2 = nn.Parameter(torch.full((dim,), init_values))
-
-    def forward(self, x: Tensor, bias: TableBias) -> Tensor:
-        """(B, L, C) and the bias (N, L, L) of `BiasedAttention` -> (B, L, C)."""
-        x = x + self.drop_path(_scaled(self.attn(self.norm1(x), bias), self.gamma_1))
-        return x + self.drop_path(_scaled(self.mlp(self.norm2(x)), self.gamma_2))
-
-
-def _scaled(x: Tensor, gamma: Tensor | None) -> Tensor:
-    return x if gamma is None else gamma * x
 
 
 class BenchmarkingViTDet(Backbone):
