@@ -53,7 +53,7 @@ from mimdet.engine.hooks import (
     Throughput,
 )
 from mimdet.engine.launch import check_processes, launch
-from mimdet.engine.memory import MemoryGivenBack
+from mimdet.engine.memory import MemoryGivenBack, give_back_memory
 from mimdet.engine.nonfinite import Rewind, build_policy, check_nonfinite, train_with_rewinds
 from mimdet.engine.output_folder import evaluation_folder, training_folder
 from mimdet.engine.own_data import DEFAULT_CONFIG, load_own_data
@@ -179,6 +179,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
         weights = EvaluatedWeights("ema" if ema else "raw", iteration=iteration)
         with ends_in_one_sentence(cfg.train.output_dir), preemption.during_evaluation():
             results = do_test(cfg, ema.averaged if ema else model, weights)
+        give_back_memory()  # now that the loader and the evaluator are gone
         if best:
             best.see(results)
         return results
