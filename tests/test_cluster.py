@@ -2,13 +2,18 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import toy_runs
+
+from mimdet.engine.notice import PREEMPTED
 
 SCRIPT = toy_runs.REPOSITORY / "docs/train.sbatch"
 # Two tasks on one machine; the exit code is the highest, as that of SLURM's.
@@ -18,6 +23,7 @@ export SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 SLURM_STEP_NUM_NODES=1
 for rank in 0 1; do
     SLURM_PROCID=$rank SLURM_LOCALID=$rank "$@" > "$LOGS/$rank.log" 2>&1 &
     tasks[$rank]=$!
+    echo $! > "$LOGS/$rank.pid"
 done
 code=0
 for task in "${tasks[@]}"; do
@@ -69,7 +75,23 @@ def test_tasks_of_srun_are_one_training(submit, toy_root, tmp_path):
     assert not (tmp_path / "scontrol.log").exists()
 
 
-@pytest.mark.parametrize("code, is_requeued", [(75, True), (1, False), (143, False)])
+def test_a_notice_to_one_task_saves_and_requeues_the_job(submit, toy_root, tmp_path):
+    output = tmp_path / "output"
+    overrides = (*toy_runs.TINY, f"toy.root={toy_root}", f"train.output_dir={output}")
+    arguments = ("--config-file", toy_runs.CONFIG, *overrides, "train.max_iter=1000")
+    with ThreadPoolExecutor() as pool:
+        job = pool.submit(submit, sys.executable, *arguments)
+        while not job.done() and not (output / "metrics.json").exists():
+            time.sleep(0.1)
+        os.kill(int((tmp_path / "1.pid").read_text()), signal.SIGUSR1)
+        code = job.result()
+    log = (tmp_path / "0.log").read_text()
+    assert code == PREEMPTED, log[-3000:]
+    assert (tmp_path / "scontrol.log").read_text() == "requeue 7\n"
+    assert (output / "model_preempted.pth").exists()
+
+
+@pytest.mark.parametrize("code, is_requeued", [(PREEMPTED, True), (1, False), (143, False)])
 def test_only_a_run_that_says_that_it_can_go_on_is_requeued(code, is_requeued, submit, tmp_path):
     python = tmp_path / "python"
     python.write_text(f'#!/bin/bash\necho "$@"\nexit $(( SLURM_PROCID ? {code} : 0 ))\n')
@@ -84,4 +106,5 @@ def test_only_a_run_that_says_that_it_can_go_on_is_requeued(code, is_requeued, s
 
 def test_the_document_names_the_exit_code_of_the_script():
     (code,) = re.findall(r'"\$code" -eq (\d+)', SCRIPT.read_text())
+    assert int(code) == PREEMPTED
     assert f"exit code {code}" in Path(SCRIPT.parent / "cluster.md").read_text()
