@@ -31,7 +31,7 @@ def benchmarking(checkpointing: bool, drop_path: float) -> nn.Module:
 
 def vitdet(checkpointing: bool, drop_path: float) -> nn.Module:
     sizes = dict(img_size=64, embed_dim=16, depth=2, num_heads=2, pretrain_img_size=64)
-    windows = dict(window_size=3, window_block_indexes=(0,), use_rel_pos=True)
+    windows = dict(window_size=3, window_block_indexes=(1,), use_rel_pos=True)
     return ViT(**sizes, **windows, drop_path_rate=drop_path, use_act_checkpoint=checkpointing)
 
 
@@ -75,21 +75,22 @@ def assert_equal(got: list, expected: list) -> None:
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("name", NETS)
+# The graph with checkpointing holds that without, so one backbone without is enough.
+@pytest.mark.parametrize(
+    "name, checkpointing",
+    [("MIMDet", False), ("MIMDet", True), ("Benchmarking-ViT", True), ("ViTDet", True)],
+)
 def test_a_backbone_is_one_graph_with_the_same_numbers(name, checkpointing):
     net, counter = net_of(name, checkpointing), CompileCounter()
     compiled = torch.compile(net, backend=counter, fullgraph=True)  # a break is an error
-    expected = step(net, batch(net))
-    assert_equal(step(net, batch(net), compiled), expected)
+    assert_equal(step(net, batch(net), compiled), step(net, batch(net)))
     assert counter.frame_count == 1
+    if name == "MIMDet":
+        assert_token_counts_recompile_at_most_twice(net, compiled, counter)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_token_counts_are_compiled_for_once_and_recompiled_at_most_twice(checkpointing):
-    net, counter = net_of("MIMDet", checkpointing), CompileCounter()
-    compiled = torch.compile(net, backend=counter, fullgraph=True)
-    for hw in ((64, 96), (96, 64), (128, 160), (96, 96)):
+def assert_token_counts_recompile_at_most_twice(net, compiled, counter) -> None:
+    for hw in ((64, 96), (96, 128), (96, 96)):
         images = batch(net, hw)
         assert_equal(step(net, images, compiled), step(net, images))
     assert counter.frame_count <= 1 + 2
@@ -103,7 +104,8 @@ def test_compiled_blocks_give_the_same_numbers_in_training_and_evaluation(name):
     images = batch(net)
     expected = step(net, images)
     compiled = copy.deepcopy(net)
-    compile_blocks(compiled, backend="eager")
+    # The last block drops paths: with a bias in Benchmarking-ViT, with windows in ViTDet.
+    compile_blocks(compiled if name == "MIMDet" else compiled.blocks[-1:], backend="eager")
     assert list(compiled.state_dict()) == list(net.state_dict())
     assert_equal(step(compiled, images), expected)
     for each in (net, compiled):
@@ -122,7 +124,8 @@ def _seeded(net: nn.Module, images) -> dict[str, torch.Tensor]:
 
 
 def test_every_block_is_compiled_however_many_drop_paths_at_rates_of_their_own():
-    counter, depth = CompileCounter(), 10  # above torch's limit of graphs for one code
+    torch._dynamo.config.recompile_limit = 2  # of graphs for one code, see `_forget_graphs`
+    counter, depth = CompileCounter(), 3
     blocks = nn.ModuleList(Block(8, 2, drop_path=k / 20) for k in range(depth)).train()
     compile_blocks(blocks, backend=counter)
     for length in (5, 7, 9):
