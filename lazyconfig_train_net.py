@@ -55,13 +55,21 @@ from mimdet.engine.hooks import (
 from mimdet.engine.launch import check_processes, launch
 from mimdet.engine.memory import MemoryGivenBack, give_back_memory
 from mimdet.engine.nonfinite import Rewind, build_policy, check_nonfinite, train_with_rewinds
+from mimdet.engine.optimizer import build_optimizer
 from mimdet.engine.output_folder import evaluation_folder, training_folder
 from mimdet.engine.own_data import DEFAULT_CONFIG, load_own_data
+from mimdet.engine.precision import (
+    check_compression,
+    check_types,
+    evaluation_context,
+    set_float32_precision,
+    settle_amp,
+)
 from mimdet.engine.preemption import Preemption
 from mimdet.engine.preflight import NO_EVALUATOR
 from mimdet.engine.resume import RecentScalars, build_train_loader, is_resuming, settle_seed
 from mimdet.engine.shared_index import share_index
-from mimdet.engine.trainer import build_trainer, check_compression, data_parallel
+from mimdet.engine.trainer import build_trainer, data_parallel
 from mimdet.engine.writers import forgive_full_disk, run_writers
 from mimdet.evaluation.results import InferenceTimer, save_results
 from mimdet.find_config import find_config
@@ -99,7 +107,7 @@ def do_test(cfg: DictConfig, model: nn.Module, weights: EvaluatedWeights | None 
     loader = instantiate(share_index(cfg.dataloader.test))
     evaluator = build_evaluator(cfg, results_file)
     callbacks = with_line(timer.callbacks, len(loader))
-    with at_eval_ratio(cfg, model):
+    with at_eval_ratio(cfg, model), evaluation_context(cfg.train):
         results = inference_on_dataset(model, loader, evaluator, callbacks=callbacks)
         protocol = describe_evaluation(cfg, model, evaluator, weights)
     print_csv_format(results)
@@ -125,7 +133,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
         train.allow_missing, train.allow_unexpected   names that may differ from it
         train.starting_weights             what its parts take from files, where there is none; the
                                            lists of configs with `mae_checkpoint` follow that
-        train.amp.{enabled, dtype}         automatic mixed precision
+        train.amp.{enabled, dtype, eval}   automatic mixed precision
+        train.float32_precision            of products of float32 matrices
         train.compile                      "blocks": torch.compile for transformer blocks
         train.accumulation_steps           pieces in which a batch passes through the model
         train.clip_grad.max_norm           if not None
@@ -142,8 +151,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
     model = instantiate(cfg.model)
     logger.info(f"Model:\n{model}")
     model.to(cfg.train.device)
-    cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
+    optimizer = build_optimizer(cfg.optimizer, model)
     train_loader = build_train_loader(cfg.dataloader.train)
 
     resume = args.resume or rewound is not None
@@ -270,15 +278,16 @@ def main(args: argparse.Namespace) -> None:
     end_if_refused(args)
     cfg = args.config.unpack()
     follow_data(cfg)
+    settled = settle_amp(cfg)
     if args.eval_only:
-        notes = evaluation_folder(cfg)
+        notes = evaluation_folder(cfg) + settled
         with set_up(args, cfg, notes), ends_in_one_sentence(cfg.train.output_dir):
             do_eval(cfg)
         return
     with training_folder(cfg, args.resume) as notes:
         with ends_in_one_sentence(cfg.train.output_dir):
             settle_seed(cfg, args.resume)
-        with set_up(args, cfg, notes):
+        with set_up(args, cfg, notes + settled):
             train_with_rewinds(partial(do_train, args, cfg), cfg.train.seed)
 
 
@@ -290,6 +299,7 @@ def set_up(args: argparse.Namespace, cfg: DictConfig, notes: list[str]) -> Itera
     with short_console():
         with ends_in_one_sentence(cfg.train.output_dir):
             default_setup(cfg, args)
+        set_float32_precision(cfg.train)
         forgive_full_disk("detectron2", "fvcore", "mimdet")
         for note in notes:
             logger.warning(note)
@@ -332,6 +342,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if args.eval_only:
             settle_eval_ratio(cfg, args.opts)
         check_nonfinite(cfg)
+        check_types(cfg.train)
         if not args.eval_only:
             check_compression(cfg.train)
     if args.data is None and (args.batch or args.epochs):

@@ -10,6 +10,7 @@ AdamW = L(torch.optim.AdamW)(
     lr=1e-4,
     betas=(0.9, 0.999),
     weight_decay=0.1,
+    fused=None,  # one kernel for all parameters; None: on CUDA
 )
 
 SGD = L(torch.optim.SGD)(

@@ -18,8 +18,14 @@ train = dict(
     # What parts of a new model take from files: see mimdet.checkpoint.start.StartingWeights.
     starting_weights=[],
     max_iter=90000,
-    # Mixed precision: "float16" (with a scaled loss; on CUDA only) or "bfloat16".
-    amp=dict(enabled=False, dtype="float16"),
+    # Mixed precision: "float16" (with a scaled loss; on CUDA only), "bfloat16", or "auto": bfloat16
+    # where the card has it, else float16, with a compression of gradients (ddp) in the same type.
+    # eval: evaluations too. bfloat16 changed the AP of a toy detector by less than 0.2 (boxes 63.56
+    # to 63.72, masks 66.21 to 66.14; 100 images, on a CPU).
+    amp=dict(enabled=False, dtype="float16", eval=False),
+    # Products of float32 matrices: "highest"; "high" and "medium" take TF32, which is faster on
+    # cards that have it and keeps 10 bits of 23. "" leaves torch's setting, which is "highest".
+    float32_precision="",
     # "blocks": torch.compile for the transformer blocks, which takes a minute at the start. Other
     # parts, and an evaluation by --eval-only, run as they are.
     compile="off",
@@ -40,6 +46,7 @@ train = dict(
     # fp16 with amp.dtype "float16", bf16 with "bfloat16".
     ddp=dict(
         broadcast_buffers=False,
+        gradient_as_bucket_view=True,  # gradients lie where they are exchanged, not twice
         find_unused_parameters=False,
         fp16_compression=False,
         bf16_compression=False,

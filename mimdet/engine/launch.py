@@ -71,11 +71,12 @@ def _with_forked_workers(main: Callable[..., Any], *args: Any) -> None:
 
 def _run(job: Job, main: Callable[..., Any], args: tuple) -> None:
     has_gpu = torch.cuda.is_available()
-    gpu = ""
+    gpu, device = "", None
     if has_gpu:
         # srun --gpus-per-task=1 hides the GPUs of the others: each process sees its own as 0.
         torch.cuda.set_device(job.local_rank if torch.cuda.device_count() > 1 else 0)
-        gpu = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+        device = torch.device("cuda", torch.cuda.current_device())
+        gpu = str(torch.cuda.get_device_properties(device).uuid)
     this = f"{job.starter}: rank {job.rank} of {job.world_size}"
     print(f"{this} joins the run at {job.meeting_point}", flush=True)
     dist.init_process_group(
@@ -84,6 +85,7 @@ def _run(job: Job, main: Callable[..., Any], args: tuple) -> None:
         rank=job.rank,
         world_size=job.world_size,
         timeout=TIMEOUT,
+        device_id=device,  # or NCCL guesses it at the first barrier, from the rank
     )
     comm.create_local_process_group(job.local_size)
     comm.synchronize()

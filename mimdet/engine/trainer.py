@@ -1,7 +1,7 @@
 """The trainer of a run, with the options that the training script offers."""
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -17,8 +17,7 @@ from mimdet.engine.nonfinite import (
     TolerantAMPTrainer,
     TolerantTrainer,
 )
-
-_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+from mimdet.engine.precision import amp_dtype as dtype_of
 
 
 def data_parallel(model: nn.Module, *, bf16_compression: bool = False, **kwargs: Any) -> nn.Module:
@@ -40,29 +39,6 @@ def data_parallel(model: nn.Module, *, bf16_compression: bool = False, **kwargs:
     return wrapped
 
 
-def check_compression(train: Mapping[str, Any]) -> None:
-    """Refuse gradients that are exchanged in another type than that of the forward pass.
-
-    float16 needs the loss scale, without which small gradients become 0 on their way; bfloat16 has
-    fewer bits than a training in float16 or float32 computes with.
-
-    Args:
-        train: `train` of a config.
-
-    Raises:
-        ValueError: if `train.ddp` has a compression that `train.amp` does not go with.
-    """
-    amp = train.get("amp") or {}
-    used = amp.get("dtype", "float16") if amp.get("enabled") else "float32"
-    for name, dtype in (("fp16_compression", "float16"), ("bf16_compression", "bfloat16")):
-        if (train.get("ddp") or {}).get(name) and used != dtype:
-            raise ValueError(
-                f"train.ddp.{name} needs train.amp.enabled=True and train.amp.dtype={dtype}, but "
-                f"the forward pass is in {used} (train.amp.enabled={bool(amp.get('enabled'))}, "
-                f"train.amp.dtype={amp.get('dtype')}): write train.ddp.{name}=False"
-            )
-
-
 def build_trainer(
     model: nn.Module,
     data_loader: Iterable[Any],
@@ -80,26 +56,25 @@ def build_trainer(
         data_loader: endless batches.
         optimizer: of the model.
         amp_enabled: run the forward pass in mixed precision.
-        amp_dtype: its type, "float16" (whose loss is scaled; on CUDA only) or "bfloat16".
+        amp_dtype: its type, "float16" (whose loss is scaled; on CUDA only), "bfloat16" or "auto".
         accumulation_steps: pieces in which a batch passes through the model.
         policy: what to do about a loss that is not finite; None stops.
 
     Raises:
         ValueError: if `amp_dtype` is another one, or `accumulation_steps` is not positive.
     """
-    if amp_dtype not in _DTYPES:
-        raise ValueError(f"train.amp.dtype must be one of {list(_DTYPES)}, got {amp_dtype!r}")
+    device = next(model.parameters()).device
+    precision = dtype_of(amp_dtype, device)
     if accumulation_steps < 1:
         raise ValueError(f"train.accumulation_steps must be at least 1, got {accumulation_steps}")
-    device_type = next(model.parameters()).device.type
-    scaled = amp_enabled and amp_dtype == "float16" and device_type == "cuda"
-    scaler = torch.amp.GradScaler(device_type, enabled=scaled)
+    scaled = amp_enabled and precision is torch.float16 and device.type == "cuda"
+    scaler = torch.amp.GradScaler(device.type, enabled=scaled)
     options: dict[str, Any] = {}
     if accumulation_steps > 1:
         model = GradientAccumulation(model, accumulation_steps, scaler)
         options["zero_grad_before_forward"] = True  # because the forward pass adds gradients
     if amp_enabled:
-        options |= dict(precision=_DTYPES[amp_dtype], grad_scaler=scaler)
+        options |= dict(precision=precision, grad_scaler=scaler)
     if policy:
         kind = TolerantAMPTrainer if amp_enabled else TolerantTrainer
         return kind(policy, FiniteLosses(model), data_loader, optimizer, **options)

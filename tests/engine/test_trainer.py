@@ -11,12 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from detectron2 import engine
 from detectron2.engine import AMPTrainer, SimpleTrainer
 from detectron2.utils.events import EventStorage
-from mimdet.engine.trainer import (
-    GradientAccumulation,
-    build_trainer,
-    check_compression,
-    data_parallel,
-)
+from mimdet.engine.trainer import GradientAccumulation, build_trainer, data_parallel
 
 
 class Regression(nn.Module):
@@ -112,7 +107,10 @@ def test_pieces_of_different_length_are_refused(batch):
     "options, message",
     [
         (dict(accumulation_steps=0), "train.accumulation_steps must be at least 1, got 0"),
-        (dict(amp_dtype="half"), r"train.amp.dtype must be one of \['float16', 'bfloat16'\], got"),
+        (
+            dict(amp_dtype="half"),
+            r"train.amp.dtype must be one of \['auto', 'float16', 'bfloat16'\], got",
+        ),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message):
@@ -127,18 +125,6 @@ def test_a_model_on_the_cpu_is_wrapped_without_a_gpu_on_either_detectron2(monkey
     data_parallel(nn.Linear(1, 1), broadcast_buffers=False)
     data_parallel(nn.Linear(1, 1, device="meta"))  # as any device but the CPU
     assert given == [{"broadcast_buffers": False, "device_ids": None}, {}]
-
-
-@pytest.mark.parametrize(
-    "name, dtype", [("fp16_compression", "float16"), ("bf16_compression", "bfloat16")]
-)
-def test_gradients_are_compressed_to_the_type_of_the_forward_pass_alone(name, dtype):
-    other = {"float16": "bfloat16", "bfloat16": "float16"}[dtype]
-    check_compression({"ddp": {name: True}, "amp": {"enabled": True, "dtype": dtype}})
-    check_compression({"ddp": {name: False}, "amp": {"enabled": False}})
-    for amp in ({"enabled": True, "dtype": other}, {"enabled": False, "dtype": dtype}, None):
-        with pytest.raises(ValueError, match=f"{name} needs .*dtype={dtype}.* write train.ddp."):
-            check_compression({"ddp": {name: True}, "amp": amp})
 
 
 def test_bfloat16_has_a_hook_of_its_own_but_on_the_cpu(monkeypatch):
