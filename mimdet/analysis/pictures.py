@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 GAP = 8  # pixels between two panels
 _SMALLEST_SIDE = 320  # smaller images are enlarged to this
+_LARGEST_SIDE = 4096  # unless the other side gets longer than this; JPEG ends at 65500
 _SMALLEST_TEXT = 13  # pixels
 
 
@@ -29,7 +30,8 @@ class Panel(NamedTuple):
 
 def enlargement(width: int, height: int) -> int:
     """The factor by which an image is enlarged to be looked at."""
-    return max(1, round(_SMALLEST_SIDE / min(width, height)))
+    wanted = round(_SMALLEST_SIDE / min(width, height))
+    return max(1, min(wanted, _LARGEST_SIDE // max(width, height)))
 
 
 def text_size(picture: Image.Image) -> int:

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mimdet.analysis.pictures import GAP, Panel, picture_paths, side_by_side, title_height
+from mimdet.analysis.pictures import (
+    GAP,
+    Panel,
+    enlargement,
+    picture_paths,
+    side_by_side,
+    title_height,
+)
 
 
 def inside(files, output="out") -> list[str]:
@@ -19,6 +26,13 @@ def inside(files, output="out") -> list[str]:
 
 def panel(size=(320, 320), title="", detail="") -> Panel:
     return Panel(Image.new("RGB", size, "red"), title, detail)
+
+
+@pytest.mark.parametrize(
+    "size, factor", [((64, 64), 5), ((640, 480), 1), ((2000, 3), 2), ((1, 1), 320), ((70000, 1), 1)]
+)
+def test_small_images_are_enlarged_and_thin_ones_not_beyond_what_a_jpeg_holds(size, factor):
+    assert enlargement(*size) == factor
 
 
 def test_panels_stand_side_by_side_below_their_titles():
