@@ -751,5 +751,5 @@ def test_flattened_names_equal_stored_names():
 
 @pytest.mark.lite
 def test_a_name_that_is_left_out_explains_itself():
-    with pytest.raises(ImportError, match="SemSegEvaluator is not part of detectron2-lite"):
-        from detectron2.evaluation import SemSegEvaluator  # noqa: F401
+    with pytest.raises(ImportError, match="COCOPanopticEvaluator is not part of detectron2-lite"):
+        from detectron2.evaluation import COCOPanopticEvaluator  # noqa: F401

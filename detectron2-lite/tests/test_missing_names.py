@@ -97,7 +97,7 @@ def test_a_name_is_the_same_object_by_both_of_its_paths(module, name, shorter):
 NAMES = {
     "detectron2": ["model_zoo", "export", "projects", "tracking"],
     "detectron2.config": ["CfgNode", "set_global_cfg"],
-    "detectron2.data.datasets": ["load_sem_seg", "builtin_meta"],
+    "detectron2.data.datasets": ["load_voc_instances", "builtin_meta"],
     "detectron2.engine.hooks": ["PreciseBN"],
     "detectron2.modeling": ["build_model", "META_ARCH_REGISTRY"],
     "detectron2.utils": ["video_visualizer"],

@@ -91,12 +91,14 @@ class DatasetMapper:
 
         Returns:
             A copy with `image`, a (C, H, W) tensor (uint8 for uint8 images), and in training
-            `instances` in place of `annotations`. `height` and `width` are those of the file.
+            `instances` in place of `annotations`. `height` and `width` are those of the file. An
+            entry with `sem_seg_file_name` gets `sem_seg`, the (H, W) int64 labels of that file, in
+            its place, in training or not.
 
         Raises:
             FileNotFoundError: if the image file does not exist.
             OSError: if it cannot be decoded.
-            SizeMismatchError: if it has another size than the entry says.
+            SizeMismatchError: if it has another size than the entry says, or than its label map.
             ValueError: if an annotation is not usable. All messages name the image.
         """
         # Not deep where nothing changes: of annotations, which are most of an entry, only values of
@@ -105,12 +107,16 @@ class DatasetMapper:
         rest = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         dataset_dict = copy.deepcopy(rest)
         image = self._read_image(dataset_dict)
-        aug_input = T.AugInput(image)
+        sem_seg = self._read_sem_seg(dataset_dict, image.shape[:2])
+        aug_input = T.AugInput(image, sem_seg=sem_seg)
         transforms = self.augmentations(aug_input)
         image = aug_input.image
         # A copy, because the array may be read-only, reversed or a view of a larger image.
         channels_first = np.atleast_3d(unmirrored(image)).transpose(2, 0, 1)  # (C, H, W)
         dataset_dict["image"] = torch.from_numpy(channels_first.copy())
+        if sem_seg is not None:
+            labels = aug_input.sem_seg.astype(np.int64)  # a copy, like that of the image
+            dataset_dict["sem_seg"] = torch.from_numpy(labels)
         if self.is_train and annotations is not None:
             dataset_dict["annotations"] = [dict(annotation) for annotation in annotations]
             self._transform_annotations(dataset_dict, transforms, image.shape[:2])
@@ -118,18 +124,26 @@ class DatasetMapper:
 
     def _read_image(self, dataset_dict: dict[str, Any]) -> np.ndarray:
         name, file_name = utils.describe_image(dataset_dict), dataset_dict["file_name"]
-        try:
-            image = utils.read_image(file_name, format=self.image_format)
-        except FileNotFoundError as e:
-            raise FileNotFoundError(
-                f"{name} must exist, but there is no such file; check the image root of the "
-                "data set"
-            ) from e
-        except (OSError, ValueError) as e:
-            kind = OSError if isinstance(e, OSError) else ValueError
-            raise kind(f"{name}: {str(e).removeprefix(f'{file_name} ')}") from e
+        image = _read(name, file_name, self.image_format, "image root")
         utils.check_image_size(dataset_dict, image)
         return image
+
+    @staticmethod
+    def _read_sem_seg(
+        dataset_dict: dict[str, Any], image_shape: tuple[int, int]
+    ) -> np.ndarray | None:
+        """Take the label map's file out of the entry and read it: (H, W) uint8."""
+        file_name = dataset_dict.pop("sem_seg_file_name", None)
+        if file_name is None:
+            return None
+        name = f"label map {file_name} of {utils.describe_image(dataset_dict)}"
+        labels = _read(name, file_name, "L", "label root")[:, :, 0]
+        if labels.shape != image_shape:
+            raise utils.SizeMismatchError(
+                f"{name} must have the height and width {image_shape} of the image, got "
+                f"{labels.shape}; it may belong to another image"
+            )
+        return labels
 
     def _transform_annotations(
         self, dataset_dict: dict[str, Any], transforms: T.Transform, image_shape: tuple[int, int]
@@ -195,6 +209,19 @@ class DatasetMapper:
         return BitMasks(torch.zeros((0, *image_size), dtype=torch.bool))
 
 
+def _read(name: str, file_name: str, format: str, root: str) -> np.ndarray:
+    """Read an image file; what goes wrong is told of `name`, a missing file with its `root`."""
+    try:
+        return utils.read_image(file_name, format=format)
+    except FileNotFoundError as e:
+        raise FileNotFoundError(
+            f"{name} must exist, but there is no such file; check the {root} of the data set"
+        ) from e
+    except (OSError, ValueError) as e:
+        kind = OSError if isinstance(e, OSError) else ValueError
+        raise kind(f"{name}: {str(e).removeprefix(f'{file_name} ')}") from e
+
+
 @contextlib.contextmanager
 def _named(where: str) -> Iterator[None]:
     """Put `where` in front of what is wrong with an annotation."""
@@ -209,6 +236,8 @@ def _named(where: str) -> Iterator[None]:
 def _is_crop(aug: T.Augmentation | T.Transform) -> bool:
     """Whether an augmentation of this package crops; others are not known."""
     if isinstance(aug, (T.RandomCrop, T.FixedSizeCrop, T.CropTransform)):
+        return True
+    if isinstance(aug, T.RandomCrop_CategoryAreaConstraint):
         return True
     if isinstance(aug, T.AugmentationList):
         return any(map(_is_crop, aug.augs))

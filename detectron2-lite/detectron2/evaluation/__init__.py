@@ -8,4 +8,5 @@ from detectron2.evaluation.evaluator import (
     inference_on_dataset,
 )
 from detectron2.evaluation.lvis_evaluation import LVISEvaluator
+from detectron2.evaluation.sem_seg_evaluation import SemSegEvaluator
 from detectron2.evaluation.testing import print_csv_format

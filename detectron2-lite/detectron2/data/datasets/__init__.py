@@ -5,3 +5,4 @@ from detectron2.data.datasets.coco import (
     register_coco_instances,
 )
 from detectron2.data.datasets.lvis import load_lvis_json, register_lvis_instances
+from detectron2.data.datasets.sem_seg import load_sem_seg

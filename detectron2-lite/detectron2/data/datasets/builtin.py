@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
 from detectron2.data.datasets.lvis import load_lvis_json
+from detectron2.data.datasets.sem_seg import ADE20K_SPLITS, ade20k_classes, load_sem_seg
 
 # name: (folder of the images, annotation file), both relative to the root
 COCO_SPLITS = {
@@ -59,6 +60,23 @@ class _MetadataUnderRoot(Metadata):
         return super().as_dict() | {"json_file": self.json_file, "image_root": self.image_root}
 
 
+class _SemSegUnderRoot(Metadata):
+    """`_MetadataUnderRoot` of images with label maps."""
+
+    @property
+    def image_root(self) -> str:
+        return _under_root(ADE20K_SPLITS[self.name][0])
+
+    @property
+    def sem_seg_root(self) -> str:
+        return _under_root(ADE20K_SPLITS[self.name][1])
+
+    def as_dict(self) -> dict[str, Any]:
+        """All attributes by name, as a new dict."""
+        roots = {"image_root": self.image_root, "sem_seg_root": self.sem_seg_root}
+        return super().as_dict() | roots
+
+
 def _under_root(relative: str) -> str:
     root = os.environ.get("DETECTRON2_DATASETS", "datasets")
     return os.path.join(os.path.expanduser(root), relative)
@@ -85,3 +103,18 @@ for _name in COCO_SPLITS:
     )
 for _name in LVIS_SPLITS:
     _register(_name, load_lvis_json, evaluator_type="lvis")
+
+
+def _load_label_maps(name: str) -> list[dict[str, Any]]:
+    metadata = MetadataCatalog.get(name)
+    return load_sem_seg(metadata.sem_seg_root, metadata.image_root)
+
+
+for _name in ADE20K_SPLITS:
+    DatasetCatalog.register(_name, functools.partial(_load_label_maps, _name))
+    MetadataCatalog[_name] = _SemSegUnderRoot(
+        name=_name,
+        stuff_classes=ade20k_classes(),
+        evaluator_type="sem_seg",
+        ignore_label=255,
+    )

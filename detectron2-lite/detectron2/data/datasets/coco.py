@@ -15,6 +15,7 @@ from detectron2.data.datasets.coco_file import (
     sorted_ids,
 )
 from detectron2.data.datasets.register import register_file
+from detectron2.data.datasets.sem_seg import load_sem_seg
 from detectron2.structures import BoxMode
 from detectron2.structures.masks import compressed_rle
 
@@ -22,6 +23,7 @@ __all__ = [
     "convert_to_coco_dict",
     "convert_to_coco_json",
     "load_coco_json",
+    "load_sem_seg",
     "register_coco_instances",
 ]
 

@@ -22,6 +22,7 @@ __all__ = [
     "RandomBrightness",
     "RandomContrast",
     "RandomCrop",
+    "RandomCrop_CategoryAreaConstraint",
     "RandomFlip",
     "RandomResize",
     "RandomSaturation",
@@ -337,6 +338,51 @@ class RandomCrop(Augmentation):
             smallest = np.asarray(self.crop_size, dtype=np.float32)
             first, second = smallest + np.random.rand(2) * (1 - smallest)
         return int(height * first + 0.5), int(width * second + 0.5)
+
+
+class RandomCrop_CategoryAreaConstraint(Augmentation):
+    """`RandomCrop` that looks for a window of at least two classes, none of which covers too much.
+
+    Up to ten windows are drawn; the tenth is taken as it is.
+
+    Args:
+        crop_type: see `RandomCrop`.
+        crop_size: see `RandomCrop`.
+        single_category_max_area: largest share of a window's pixels that one class may have;
+            1.0 for any.
+        ignored_category: label of pixels that do not count; None for none.
+    """
+
+    def __init__(
+        self,
+        crop_type: str,
+        crop_size: Sequence[float],
+        single_category_max_area: float = 1.0,
+        ignored_category: int | None = None,
+    ):
+        self.crop_aug = RandomCrop(crop_type, crop_size)
+        self._init(locals())
+
+    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray) -> Transform:
+        """The crop of the drawn window.
+
+        Args:
+            image: (H, W, ...).
+            sem_seg: (H, W) labels.
+        """
+        if self.single_category_max_area >= 1.0:
+            return self.crop_aug.get_transform(image)
+        for _ in range(10):
+            crop = self.crop_aug.get_transform(image)
+            if self._is_mixed(crop.apply_segmentation(sem_seg)):
+                break
+        return crop
+
+    def _is_mixed(self, labels: np.ndarray) -> bool:
+        classes, pixels = np.unique(labels, return_counts=True)
+        if self.ignored_category is not None:
+            pixels = pixels[classes != self.ignored_category]
+        return len(pixels) > 1 and pixels.max() < pixels.sum() * self.single_category_max_area
 
 
 class RandomBrightness(Augmentation):

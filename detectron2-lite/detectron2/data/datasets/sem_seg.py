@@ -1,0 +1,99 @@
+"""Data sets of images with label maps, and the names of the built-in ones."""
+
+import logging
+import os
+from typing import Any
+
+from detectron2.utils.file_io import PathManager
+
+logger = logging.getLogger(__name__)
+
+# name: (folder of the images, folder of the label maps), both relative to the root
+ADE20K_SPLITS = {
+    f"ade20k_sem_seg_{name}": (
+        f"ADEChallengeData2016/images/{folder}",
+        f"ADEChallengeData2016/annotations_detectron2/{folder}",
+    )
+    for name, folder in (("train", "training"), ("val", "validation"))
+}
+
+ADE20K_CLASSES = """
+    wall; building; sky; floor; tree; ceiling; road, route; bed; window; grass; cabinet;
+    sidewalk, pavement; person; earth, ground; door; table; mountain, mount; plant; curtain;
+    chair; car; water; painting, picture; sofa; shelf; house; sea; mirror; rug; field; armchair;
+    seat; fence; desk; rock, stone; wardrobe, closet, press; lamp; tub; rail; cushion; base,
+    pedestal, stand; box; column, pillar; signboard, sign; chest of drawers, chest, bureau,
+    dresser; counter; sand; sink; skyscraper; fireplace; refrigerator, icebox; grandstand,
+    covered stand; path; stairs; runway; case, display case, showcase, vitrine; pool table,
+    billiard table, snooker table; pillow; screen door, screen; stairway, staircase; river;
+    bridge, span; bookcase; blind, screen; coffee table; toilet, can, commode, crapper, pot,
+    potty, stool, throne; flower; book; hill; bench; countertop; stove; palm, palm tree; kitchen
+    island; computer; swivel chair; boat; bar; arcade machine; hovel, hut, hutch, shack, shanty;
+    bus; towel; light; truck; tower; chandelier; awning, sunshade, sunblind; street lamp; booth;
+    tv; plane; dirt track; clothes; pole; land, ground, soil; bannister, banister, balustrade,
+    balusters, handrail; escalator, moving staircase, moving stairway; ottoman, pouf, pouffe,
+    puff, hassock; bottle; buffet, counter, sideboard; poster, posting, placard, notice, bill,
+    card; stage; van; ship; fountain; conveyer belt, conveyor belt, conveyer, conveyor,
+    transporter; canopy; washer, automatic washer, washing machine; plaything, toy; pool; stool;
+    barrel, cask; basket, handbasket; falls; tent; bag; minibike, motorbike; cradle; oven; ball;
+    food, solid food; step, stair; tank, storage tank; trade name; microwave; pot; animal;
+    bicycle; lake; dishwasher; screen; blanket, cover; sculpture; hood, exhaust hood; sconce;
+    vase; traffic light; tray; trash can; fan; pier; crt screen; plate; monitor; bulletin board;
+    shower; radiator; glass, drinking glass; clock; flag
+"""
+
+
+def ade20k_classes() -> list[str]:
+    """The 150 names of upstream, synonyms joined by commas."""
+    names = [name.strip() for name in " ".join(ADE20K_CLASSES.split()).split(";")]
+    return ["window " if name == "window" else name for name in names]  # as upstream writes it
+
+
+def load_sem_seg(
+    gt_root: str, image_root: str, gt_ext: str = "png", image_ext: str = "jpg"
+) -> list[dict[str, Any]]:
+    """Pair the images of a folder with the label maps of another, by name without extension.
+
+    Args:
+        gt_root: folder of label maps, images of one channel.
+        image_root: folder of images.
+        gt_ext: extension of the label maps.
+        image_ext: extension of the images.
+
+    Returns:
+        Entries with `file_name` and `sem_seg_file_name`, ordered by name. What has no partner is
+        left out with a warning.
+
+    Raises:
+        AssertionError: if there are no label maps, or none belongs to an image.
+        FileNotFoundError: if a folder does not exist.
+    """
+    images, labels = _stems(image_root, image_ext), _stems(gt_root, gt_ext)
+    assert labels, f"No annotations found in {gt_root}: it must hold label maps *.{gt_ext}"
+    both = sorted(images & labels)
+    assert both, (
+        f"label maps must have the names of their images, but none of the {len(labels)} in "
+        f"{gt_root} has that of one of the {len(images)} images *.{image_ext} in {image_root}"
+    )
+    if alone := sorted(images ^ labels):
+        logger.warning(
+            f"{image_root} has {len(images)} images and {gt_root} {len(labels)} label maps; "
+            f"{len(alone)} have no partner and are left out, for instance {alone[0]!r}"
+        )
+    return [
+        {
+            "file_name": os.path.join(image_root, f"{stem}.{image_ext}"),
+            "sem_seg_file_name": os.path.join(gt_root, f"{stem}.{gt_ext}"),
+        }
+        for stem in both
+    ]
+
+
+def _stems(root: str, extension: str) -> set[str]:
+    if not PathManager.isdir(root):
+        raise FileNotFoundError(
+            f"{root} must be a folder, but there is none; set DETECTRON2_DATASETS or prepare the "
+            "data set"
+        )
+    end = f".{extension}"
+    return {name.removesuffix(end) for name in PathManager.ls(root) if name.endswith(end)}
