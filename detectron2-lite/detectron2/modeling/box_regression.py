@@ -5,7 +5,7 @@ import torch
 from fvcore.nn import giou_loss, smooth_l1_loss
 from torch import Tensor
 
-from detectron2.layers import cat, ciou_loss, diou_loss, nonzero_tuple
+from detectron2.layers import cat, ciou_loss, diou_loss
 from detectron2.structures import Boxes
 from detectron2.utils.checks import assert_all
 
@@ -137,7 +137,7 @@ def positive_rows(
     anchors: Sequence[Boxes],
     pred_anchor_deltas: Sequence[Tensor],
     gt_boxes: Sequence[Tensor],
-    positive: Tensor,
+    positive: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `box_regression_loss` takes of the N positive ones of R anchors in B images.
 
@@ -147,12 +147,12 @@ def positive_rows(
         anchors: per level, R in all.
         pred_anchor_deltas: per level (B, anchors of the level, 4).
         gt_boxes: per image (R, 4), the ground truth of each anchor.
-        positive: (B, R) bool.
+        positive: (N,) image and (N,) anchor of each.
 
     Returns:
         Anchors, deltas and ground truth, each (N, 4).
     """
-    images, rows = nonzero_tuple(positive)
+    images, rows = positive
     return (
         Boxes.cat(anchors).tensor[rows],
         cat(pred_anchor_deltas, dim=1)[images, rows],

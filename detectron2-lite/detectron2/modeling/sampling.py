@@ -32,22 +32,41 @@ def subsample_labels_of_images(
 ) -> list[tuple[Tensor, Tensor]]:
     """`subsample_labels` for image after image, with the same draws.
 
-    The device is asked twice for all images, instead of twice for each.
+    The device is asked once for all images, instead of twice for each.
     """
     masks = [
         mask for of in labels for mask in ((of != -1) & (of != bg_label), of == bg_label)
     ]  # per image positives, then negatives
-    counts = torch.stack([mask.sum() for mask in masks]).tolist()
-    places = torch.cat(masks).nonzero().flatten().split(counts)
-    samples, start = [], 0
-    for image, of in enumerate(labels):
-        positive = places[2 * image] - start
-        negative = places[2 * image + 1] - (start + len(of))
-        start += 2 * len(of)
+    places, samples = true_rows(masks), []
+    for positive, negative in zip(places[::2], places[1::2], strict=True):
         num_positive = min(len(positive), int(num_samples * positive_fraction))
         num_negative = min(len(negative), num_samples - num_positive)
         samples.append((_draw(positive, num_positive), _draw(negative, num_negative)))
     return samples
+
+
+def true_rows(masks: Sequence[Tensor]) -> list[Tensor]:
+    """The rows where each (N,) bool mask holds, ascending, int64.
+
+    The host waits once for all masks, while `nonzero` or an index by bools waits each time.
+    """
+    counts = torch.stack([mask.sum() for mask in masks]).tolist()
+    found = torch.cat(list(masks)).cumsum(dim=0)  # how many hold up to each row
+    ordinals = torch.arange(1, sum(counts) + 1, device=found.device)
+    rows, start = [], 0
+    for mask, of_mask in zip(masks, torch.searchsorted(found, ordinals).split(counts), strict=True):
+        rows.append(of_mask - start)
+        start += len(mask)
+    return rows
+
+
+def true_positions(*masks: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """(rows, columns) where each (R, C) bool mask holds; the host waits once for all masks."""
+    flat = true_rows([mask.flatten() for mask in masks])
+    return [
+        (of_mask // mask.shape[1], of_mask % mask.shape[1])
+        for of_mask, mask in zip(flat, masks, strict=True)
+    ]
 
 
 def _draw(indices: Tensor, count: int) -> Tensor:

@@ -22,6 +22,7 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.box_regression import Box2BoxTransform, box_regression_loss, positive_rows
 from detectron2.modeling.matcher import Matcher, matched_boxes, matched_classes
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.modeling.sampling import true_positions
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 
@@ -189,7 +190,9 @@ class RetinaNet(DenseDetector):
         labels = torch.stack(gt_labels)  # (N, R)
         valid = labels >= 0
         positive = valid & (labels != self.num_classes)
-        num_positive = int(positive.sum())
+        # Positions instead of bools: each index by bools waits for the device once more.
+        valid, positive = true_positions(valid, positive)
+        num_positive = len(positive[0])
         get_event_storage().put_scalar("num_pos_anchors", num_positive / len(labels))
         self.loss_normalizer = _NORMALIZER_MOMENTUM * self.loss_normalizer + (
             1 - _NORMALIZER_MOMENTUM

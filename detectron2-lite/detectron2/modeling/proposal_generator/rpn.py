@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detectron2.layers import Conv2d, cat, nonzero_tuple
+from detectron2.layers import Conv2d, cat
 from detectron2.modeling.anchor_generator import by_anchor
 from detectron2.modeling.box_regression import Box2BoxTransform, box_regression_loss, positive_rows
 from detectron2.modeling.loss_weights import LossWeights
 from detectron2.modeling.matcher import Matcher, matched_boxes
 from detectron2.modeling.proposal_generator.proposal_utils import suppress_proposals, top_scoring
-from detectron2.modeling.sampling import subsample_labels_of_images
+from detectron2.modeling.sampling import subsample_labels_of_images, true_positions
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.memory import retry_if_cuda_oom
@@ -248,14 +248,14 @@ class RPN(nn.Module):
         self._log_counts(positive, sampled, num_images)
 
         # Positions instead of bools: each index by bools waits for the device once more.
-        rows = nonzero_tuple(sampled)
+        rows, positives = true_positions(sampled, positive)
         loss_cls = F.binary_cross_entropy_with_logits(
             cat(pred_objectness_logits, dim=1)[rows],
             labels[rows].to(torch.float32),
             reduction="sum",
         )
         loss_loc = box_regression_loss(
-            *positive_rows(anchors, pred_anchor_deltas, gt_boxes, positive),
+            *positive_rows(anchors, pred_anchor_deltas, gt_boxes, positives),
             self.box2box_transform,
             self.box_reg_loss_type,
             self.smooth_l1_beta,

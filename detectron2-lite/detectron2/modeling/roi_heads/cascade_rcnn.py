@@ -13,6 +13,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import (
     fast_rcnn_inference,
 )
 from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads
+from detectron2.modeling.sampling import true_rows
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 
@@ -140,10 +141,11 @@ class CascadeROIHeads(StandardROIHeads):
             )
             clipped = Boxes(boxes_i)  # no_grad: without the gradient of the stage before
             clipped.clip(proposals_i.image_size)
-            if self.training:
-                clipped = clipped[clipped.nonempty()]
             refined.append(Instances(proposals_i.image_size, proposal_boxes=clipped))
-        return refined
+        if not self.training:
+            return refined
+        rows = true_rows([x.proposal_boxes.nonempty() for x in refined])
+        return [x[rows_i] for x, rows_i in zip(refined, rows, strict=True)]
 
     @torch.no_grad()
     def _match_and_label_boxes(

@@ -9,7 +9,7 @@ from detectron2.modeling.matcher import Matcher, matched_classes
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers, Predictions
-from detectron2.modeling.sampling import subsample_labels_of_images
+from detectron2.modeling.sampling import subsample_labels_of_images, true_rows
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 
@@ -29,11 +29,8 @@ def select_foreground_proposals(
     if not proposals:
         return [], []
     masks = [(p.gt_classes != -1) & (p.gt_classes != bg_label) for p in proposals]
-    # Positions, found for all images and fields at once: each index by bools waits for the device.
-    counts = torch.stack([mask.sum() for mask in masks]).tolist()
-    rows = torch.cat([torch.arange(len(mask), device=mask.device) for mask in masks])
-    rows = rows[torch.cat(masks)].split(counts)
-    return [p[rows_i] for p, rows_i in zip(proposals, rows, strict=True)], masks
+    # Rows, found for all images and fields at once: each index by bools waits for the device.
+    return [p[rows] for p, rows in zip(proposals, true_rows(masks), strict=True)], masks
 
 
 class ROIHeads(nn.Module):
