@@ -28,6 +28,11 @@ def vit_layer(name: str) -> int | None:
     return int(block[1]) + 1 if block and ".residual." not in name else None
 
 
+def segmentor_layer(name: str) -> int | None:
+    """Rule of FastMIM's segmentor: that of ViT detectors, with the class token in layer 0."""
+    return 0 if name == "backbone.cls_token" else vit_layer(name)
+
+
 def vitae_layer(name: str) -> int | None:
     """Rule of ViTAE-S: reduction cell s is layer s, normal cell j is layer 3 + j.
 
