@@ -19,6 +19,7 @@ _TOOLS = {
     "reconstruct": "draw_reconstructions",
     "inspect": "inspect_checkpoint",
     "analyze": "analyze_model",
+    "plan": "plan_memory",
     "convert": "convert_checkpoint",
     "export": "export",
     "weights": "export_checkpoint",

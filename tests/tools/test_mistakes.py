@@ -22,6 +22,7 @@ def run(command: str, folders: dict[str, Path]) -> None:
 # The tool, its arguments, and what its one line says. A name with "lost" is of nothing.
 MISSING = [
     ("analyze_model lost.py", "a config file must be given, and 'lost.py' is none"),
+    ("plan_memory lost.py", "a config file must be given, and 'lost.py' is none"),
     ("print_param_groups --config-file lost.py", "a config file must be given"),
     ("draw_predictions --output out --config-file lost.py", "a config file must be given"),
     (DRAW, "the weights must be given: train.init_checkpoint=MODEL.pth"),
