@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import cloudpickle
+import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
@@ -78,7 +79,8 @@ def load_config(
         check_yaml(path, source, tuple(trusted))
     try:
         cfg = LazyConfig.load(path)
-    except (ValueError, TypeError) as e:  # a date without such a month, a dict as a key, ...
+    # a date without such a month, a dict as a key, a partial function of a number, ...
+    except (ValueError, TypeError, yaml.YAMLError) as e:
         if not is_yaml:
             raise
         raise ValueError(f"{source} cannot be read: {e}") from e

@@ -31,6 +31,8 @@ def _ladder(levels: int) -> str:
         ("a: " + "1" * 4200, "a text has 4200 characters"),
         ("a: [" + "1," * 200_000, "more than 50000 values"),
         ("a: 2020-99-99", "cannot be read: month must be in 1..12"),
+        ("a: !!python/object/apply:functools.partial [1]", "cannot be read: "),
+        ("a: !!python/object/new:functools.partial [1]", "cannot be read: "),
         ("#" * (3 << 20), "of at most 2 MiB, got 3 MiB"),
     ],
 )
