@@ -36,7 +36,12 @@ from mimdet.config import PackedConfig, key_behind, load_config
 from mimdet.engine.best_model import BestModel, EarlyStop, check_early_stop
 from mimdet.engine.check_run import check, end_if_refused, number_of_processes
 from mimdet.engine.compiling import compile_blocks
-from mimdet.engine.console import set_up_loggers, short_console, with_line
+from mimdet.engine.console import (
+    beside_a_moving_line,
+    set_up_loggers,
+    short_console,
+    with_line,
+)
 from mimdet.engine.describe_run import make_card
 from mimdet.engine.evaluation import (
     at_eval_ratio,
@@ -296,9 +301,9 @@ def set_up(args: argparse.Namespace, cfg: DictConfig, notes: list[str]) -> Itera
     """Detectron2's setup of a process, for a block; it logs `notes` that are older than the log."""
     with ends_in_one_sentence(cfg.train.output_dir):
         set_up_loggers(cfg.train.output_dir)
-    with short_console():
-        with ends_in_one_sentence(cfg.train.output_dir):
-            default_setup(cfg, args)
+    with short_console(), ends_in_one_sentence(cfg.train.output_dir):
+        default_setup(cfg, args)
+    with beside_a_moving_line():
         set_float32_precision(cfg.train)
         forgive_full_disk("detectron2", "fvcore", "mimdet")
         for note in notes:

@@ -38,34 +38,46 @@ def set_up_loggers(output_dir: str) -> None:
     setup_logger(output_dir, distributed_rank=rank, name="mimdet")
 
 
+def _printing() -> tuple[list[logging.Logger], set[logging.Handler]]:
+    """The loggers of a run and those of their handlers that print, not those that write files."""
+    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "mimdet")]
+    handlers = {handler for logger in loggers for handler in logger.handlers}
+    return loggers, {
+        handler
+        for handler in handlers
+        if isinstance(handler, logging.StreamHandler)
+        and not isinstance(handler, logging.FileHandler)
+    }
+
+
 @contextlib.contextmanager
 def short_console() -> Iterator[None]:
     """On a terminal, leave long texts and lines about progress out of what loggers print.
 
     Elsewhere, as in a pipe, everything is printed: somebody may read it later. Call it once the
-    loggers are set up. It reaches the handlers of "detectron2", "fvcore" and "mimdet" that print,
-    and not those that write files.
+    loggers are set up.
+    """
+    _, printing = _printing() if sys.stderr.isatty() else ([], set())
+    for handler in printing:
+        handler.addFilter(_is_shown)
+    try:
+        yield
+    finally:
+        for handler in printing:
+            handler.removeFilter(_is_shown)
+
+
+@contextlib.contextmanager
+def beside_a_moving_line() -> Iterator[None]:
+    """`short_console`, and what loggers print does not break a line that moves.
+
+    Only after `default_setup`, which would miss its own handlers and make others.
     """
     if not sys.stderr.isatty():
         yield
         return
-    printed = [logging.getLogger(name) for name in ("detectron2", "fvcore", "mimdet")]
-    printing = {
-        handler
-        for logger in printed
-        for handler in logger.handlers
-        if isinstance(handler, logging.StreamHandler)
-        and not isinstance(handler, logging.FileHandler)
-    }
-    for handler in printing:
-        handler.addFilter(_is_shown)
-    try:
-        # A line that is printed must not break the one that moves.
-        with logging_redirect_tqdm(printed):
-            yield
-    finally:
-        for handler in printing:
-            handler.removeFilter(_is_shown)
+    with logging_redirect_tqdm(_printing()[0]), short_console():
+        yield
 
 
 class MovingLine(EventWriter):

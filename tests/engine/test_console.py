@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from detectron2.utils.events import EventStorage
-from mimdet.engine.console import MovingLine, short_console, with_line
+from mimdet.engine.console import MovingLine, beside_a_moving_line, short_console, with_line
 
 
 class Terminal(io.StringIO):
@@ -49,12 +49,14 @@ def printed(terminal, monkeypatch):
         ("copypaste: AP\nmore", False),
     ],
 )
+@pytest.mark.parametrize("is_moving", [False, True])
 def test_long_texts_and_lines_of_progress_are_left_out_on_a_terminal(
-    printed, monkeypatch, text, is_long
+    printed, monkeypatch, text, is_long, is_moving
 ):
     stream, logger = printed
     monkeypatch.setattr(sys, "stderr", stream)  # here, because pytest sets it before each test
-    with short_console():
+    monkeypatch.setattr(sys, "stdout", stream)  # tqdm takes over handlers of these two alone
+    with beside_a_moving_line() if is_moving else short_console():
         logger.info(text)
     assert (text in stream.getvalue()) == (not (is_long and stream.isatty()))
     logger.info(text)
