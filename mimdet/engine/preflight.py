@@ -21,6 +21,7 @@ from mimdet.data.coco.problems import MASK_MISSING, Problems, Severity
 from mimdet.data.coco.read import CocoData
 from mimdet.data.coco.select import read_part
 from mimdet.engine.check_checkpoints import check_checkpoints
+from mimdet.engine.check_values import check_values
 from mimdet.engine.follow_data import (
     dataset_names,
     follow_data,
@@ -91,6 +92,9 @@ def preflight(
         found.errors.append(
             f"a config must define {', '.join(needed)}; it lacks {', '.join(missing)}"
         )
+        return found
+    found.errors += check_values(cfg, eval_only)
+    if found.errors:  # before annotations are read, which may take a minute
         return found
     splits = ["test"] if eval_only else ["train", "test"]
     splits = [split for split in splits if split in cfg.dataloader]
@@ -259,22 +263,13 @@ def _look_at_truth(cfg: DictConfig, found: Findings) -> None:
 
 
 def _divide_batch(cfg: DictConfig, processes: int, found: Findings) -> None:
-    batch = _positive(cfg, "dataloader.train.total_batch_size", found)
-    steps = _positive(cfg, "train.accumulation_steps", found) or 1
+    batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    steps = OmegaConf.select(cfg, "train.accumulation_steps") or 1
     if batch and batch % (processes * steps):
         found.errors.append(
             "dataloader.train.total_batch_size must be a multiple of processes x "
             f"train.accumulation_steps, got {batch} for {processes} x {steps}"
         )
-
-
-def _positive(cfg: DictConfig, key: str, found: Findings) -> int | None:
-    """The whole number that a config has at `key`; None if it has none, or another value."""
-    value = OmegaConf.select(cfg, key)
-    if value is None or (type(value) is int and value > 0):
-        return value
-    found.errors.append(f"{key} must be a whole number from 1, got {value!r}")
-    return None
 
 
 def _check_seed(cfg: DictConfig, found: Findings) -> None:
@@ -289,7 +284,7 @@ def _tell_plan(cfg: DictConfig, dataset: _Dataset | None, found: Findings) -> No
     classes = next(iter(_classes(cfg.dataloader.train).values()), None)
     if classes:
         found.plan.append(f"{len(classes)} classes: {_short(classes)}")
-    iterations = _positive(cfg, "train.max_iter", found)
+    iterations = OmegaConf.select(cfg, "train.max_iter")
     batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
     if dataset is not None and iterations and type(batch) is int:
         epochs = batch * iterations / dataset.size

@@ -210,7 +210,7 @@ def test_the_batch_is_divided_by_processes_and_pieces(config, processes, steps):
         ("train.max_iter", "-1", "a whole number from 1, got -1"),
         ("train.accumulation_steps", "two", "a whole number from 1, got 'two'"),
         ("dataloader.train.total_batch_size", "0", "a whole number from 1, got 0"),
-        ("optimizer.lr", "fast", "a number, got 'fast'"),
+        ("optimizer.lr", "fast", "a finite number from 0, got 'fast'"),
         ("train.seed", "1.5", "a whole number, or below 0 for one that is drawn, got 1.5"),
     ],
 )
