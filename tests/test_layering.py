@@ -59,6 +59,7 @@ ALLOWED = {
         "omegaconf",
         "hydra",
         "cloudpickle",
+        "yaml",
     },
     "mimdet.command_line": {"omegaconf"},
     # the command lists its subcommands, and says what is missing, where nothing is installed

@@ -27,6 +27,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--config-file", help="for a checkpoint that does not tell it")
     add_trust(parser)
     args = parser.parse_args(argv)
+    if args.num_images < 1:
+        parser.error(f"--num-images must be 1 or more, got {args.num_images}")
+    if args.size and min(args.size) < 1:
+        parser.error(f"--size must be two positive numbers, got {args.size}")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with mistakes_in_one_line(parser):
         if args.output.endswith(".safetensors"):

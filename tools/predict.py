@@ -29,6 +29,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.batch < 1:
         parser.error(f"--batch must be 1 or more, got {args.batch}")
+    if not 0 <= args.score <= 1:
+        parser.error(f"--score must be from 0 to 1, got {args.score}")
     with mistakes_in_one_line(parser):
         predictor = Predictor(
             args.checkpoint,

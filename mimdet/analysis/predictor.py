@@ -118,8 +118,7 @@ class Predictor:
     ):
         path = os.fspath(checkpoint)
         card, cfg = _card_and_config(path, config_file, overrides, trusted)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = _usable(device)
         cfg.train.device, cfg.train.init_checkpoint = device, path
         _set_ratio(cfg, sample_ratio)
         mapper = instantiate(cfg.dataloader.test.mapper)
@@ -228,6 +227,18 @@ def _card_and_config(
     raise ValueError(
         f"{path} does not tell its config, and is {identity.what}; name it with --config-file"
     )
+
+
+def _usable(device: str) -> str:
+    """The device, or what "auto" stands for."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as e:  # an unknown word, or no such device here
+        reason = str(e).splitlines()[0]
+        raise ValueError(f"device must be auto, cpu, cuda, ..., got {device!r} ({reason})") from e
+    return device
 
 
 def _set_ratio(cfg: DictConfig, ratio: float) -> None:

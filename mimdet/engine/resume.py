@@ -102,11 +102,12 @@ class RecentScalars(HookBase):
         """Name -> values with their iterations."""
         storage = self.trainer.storage
         hints = storage._smoothing_hints  # no method of either Detectron2 tells them
-        # Only those of this iteration: writers take an older one for new and write it again.
+        # Only those of this iteration: writers take an older one for new and write it again. That
+        # leaves out `time` too, of which the first iterations after a resume have none.
         return {
             name: history.values()[-self._window_size :]
             for name, history in storage.histories().items()
-            if hints[name] and history.values()[-1][1] == storage.iter
+            if hints[name] and name != "time" and history.values()[-1][1] == storage.iter
         }
 
     def load_state_dict(self, state_dict: Mapping[str, list[tuple[float, int]]]) -> None:

@@ -151,6 +151,8 @@ def test_a_file_stays_only_if_the_results_are_equal(
         (["model.tflite"], "must end in .onnx or .safetensors"),
         (["none/model.onnx", "--images", "{val}", "--size", "64", "96"], "there is no folder"),
         (["model.onnx", "--images", "{val}", "--size", "60", "96"], "must be multiples of 32"),
+        (["model.onnx", "--images", "{val}", "--size", "0", "96"], "--size must be two positive"),
+        (["model.onnx", "--images", "{val}", "--num-images", "0"], "--num-images must be 1 or"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(words, message, checkpoint, toy_root, tmp_path, capsys):

@@ -107,6 +107,19 @@ def test_below_ratio_1_detections_repeat(checkpoint, images):
         Predictor(checkpoint, sample_ratio=1.5)
 
 
+def test_a_device_that_is_none_is_refused(checkpoint):
+    with pytest.raises(ValueError, match="device must be auto, cpu, cuda, ..., got 'foo'"):
+        Predictor(checkpoint, device="foo")
+
+
+@pytest.mark.parametrize("words", [["--score", "2"], ["--score", "nan"], ["--batch", "0"]])
+def test_numbers_out_of_range_are_refused(checkpoint, images, tmp_path, capsys, words):
+    with pytest.raises(SystemExit) as ended:
+        load_script("tools/predict.py").main([checkpoint, images[0], "--output", "x", *words])
+    assert ended.value.code == 2
+    assert f"{words[0]} must be" in capsys.readouterr().err
+
+
 def test_a_file_that_tells_no_config_needs_one(tmp_path, checkpoint, predictor, images):
     content = read_checkpoint(checkpoint, "the test")
     torch.save({"model": content["model"]}, tmp_path / "bare.pth")

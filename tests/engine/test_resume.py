@@ -1,6 +1,7 @@
 """The seed of a run, its loader, and the scalars that are written after a resume."""
 
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from detectron2.data import build_detection_train_loader
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.engine import HookBase, SimpleTrainer
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from mimdet.data.detection_loader import DetectionTrainLoader
 from mimdet.engine.hooks import RepeatableRandomness
 from mimdet.engine.resume import (
@@ -256,3 +258,11 @@ def test_medians_after_a_resume_are_those_of_the_uninterrupted_run():
     for i in range(6, 12):
         # What was written before the interruption is not written again.
         assert resumed.written[i] == {name: whole.written[i][name] for name in ("noisy", "lr")}
+
+
+def test_a_scalar_that_pauses_after_a_resume_is_not_kept():
+    hook = RecentScalars(4)
+    with EventStorage(5) as storage:
+        storage.put_scalars(time=0.1, loss=1.0)
+        hook.trainer = SimpleNamespace(storage=storage)
+        assert {*hook.state_dict()} == {"loss"}
