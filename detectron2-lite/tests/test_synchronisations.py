@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from detectron2.modeling import box_regression, matcher
+from detectron2.modeling import box_regression, matcher, sampling
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import proposal_utils
@@ -60,6 +60,7 @@ class Waits(TorchDispatchMode):
 def _checks_as_on_a_gpu(monkeypatch):
     for module in (matcher, boxes, box_regression):
         monkeypatch.setattr(module, "assert_all", lambda *args: None)
+    monkeypatch.setattr(sampling, "_is_on_cpu", lambda mask: False)
 
 
 def random_boxes(count: int) -> torch.Tensor:
@@ -128,6 +129,13 @@ def test_true_rows_are_those_of_nonzero_for_one_wait():
         rows = true_rows(masks)
     assert waits.count == 1
     assert [r.tolist() for r in rows] == [mask.nonzero().flatten().tolist() for mask in masks]
+
+
+def test_true_rows_are_the_same_on_a_cpu(monkeypatch):
+    masks = [torch.rand(n) > 0.5 for n in (5, 0, 9)]
+    expected = true_rows(masks)
+    monkeypatch.setattr(sampling, "_is_on_cpu", lambda mask: True)
+    assert [r.tolist() for r in true_rows(masks)] == [r.tolist() for r in expected]
 
 
 def test_the_counter_sees_what_waits():

@@ -48,8 +48,11 @@ def subsample_labels_of_images(
 def true_rows(masks: Sequence[Tensor]) -> list[Tensor]:
     """The rows where each (N,) bool mask holds, ascending, int64.
 
-    The host waits once for all masks, while `nonzero` or an index by bools waits each time.
+    The host waits once for all masks, while `nonzero` or an index by bools waits each time. On a
+    CPU, where there is nothing to wait for, `nonzero` is quicker.
     """
+    if _is_on_cpu(masks[0]):
+        return [mask.nonzero().flatten() for mask in masks]
     counts = torch.stack([mask.sum() for mask in masks]).tolist()
     found = torch.cat(list(masks)).cumsum(dim=0)  # how many hold up to each row
     ordinals = torch.arange(1, sum(counts) + 1, device=found.device)
@@ -58,6 +61,10 @@ def true_rows(masks: Sequence[Tensor]) -> list[Tensor]:
         rows.append(of_mask - start)
         start += len(mask)
     return rows
+
+
+def _is_on_cpu(mask: Tensor) -> bool:
+    return mask.device.type == "cpu"
 
 
 def true_positions(*masks: Tensor) -> list[tuple[Tensor, Tensor]]:
