@@ -124,7 +124,8 @@ def test_cells_of_vitae_have_the_operations_that_are_counted_by_hand():
     for cell, products in ((0, windowed), (2, whole)):
         operations = statistics.operations[f"backbone.net.layers.2.NC.{cell}.attn"]
         assert operations == {"linear": 4 * L * C * C, "attention": products}
-    assert statistics.total() / 1e9 == pytest.approx(541, abs=0.5)
+    channel_norms = 0.83  # of pyramid and heads: 5 operations for each number that they normalise
+    assert statistics.total() / 1e9 == pytest.approx(540.87 + channel_norms, abs=0.05)
 
 
 @pytest.mark.parametrize("stem", ["mask_rcnn_mpvit_tiny_toy", "retinanet_mpvit_tiny_toy"])
