@@ -57,12 +57,14 @@ def predict_files(
 
     Raises:
         FileNotFoundError: if a source is not there, or brings no image.
-        ValueError: if pictures would take the place of the images.
+        ValueError: if what is drawn would take the place of an image or a video.
     """
     files = list(dict.fromkeys(itertools.chain(*map(files_of, sources))))
     videos = [file for file in files if file.lower().endswith(VIDEOS)]
     images = [file for file in files if file not in set(videos)]
     pictures = dict(zip(images, picture_paths(output, images, ".jpg"), strict=True))
+    # of different names, and never in the place of a video that is read
+    films = dict(zip(videos, picture_paths(output, videos, ".mp4"), strict=True))
     written, entries = Written(), []
     Path(output).mkdir(parents=True, exist_ok=True)
     numbers = {file: number for number, file in enumerate(files, start=1)}
@@ -75,7 +77,8 @@ def predict_files(
             drawn.save(pictures[file], quality=90)
         _count(written, found)
     for file in videos:
-        target = Path(output, f"{Path(file).stem}.mp4") if draw else None
+        films[file].parent.mkdir(parents=True, exist_ok=True)
+        target = films[file] if draw else None
         for frame, found in annotate_video(predictor, file, target, batch):
             entries += _named(found, numbers[file], file, frame=frame)
             _count(written, found)

@@ -180,6 +180,13 @@ def test_a_video_is_annotated_frame_by_frame(predictor, images, tmp_path):
     assert [p.name for p in (tmp_path / "out").glob("*.mp4")] == ["film.mp4"]
 
 
+def test_a_video_is_never_overwritten_by_its_copy(predictor, tmp_path):
+    (tmp_path / "film.mp4").write_bytes(b"the only one")
+    with pytest.raises(ValueError, match="must not take the place of images, as .*film.mp4"):
+        predict_files(predictor, [str(tmp_path / "film.mp4")], str(tmp_path))
+    assert (tmp_path / "film.mp4").read_bytes() == b"the only one"
+
+
 def test_the_command_tells_what_it_found(checkpoint, images, tmp_path, capsys):
     tool = load_script("tools/predict.py")
     tool.main([checkpoint, images[0], "--output", str(tmp_path), "--score", "0", "--device", "cpu"])
