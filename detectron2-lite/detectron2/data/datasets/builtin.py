@@ -27,7 +27,7 @@ LVIS_SPLITS = {
     "lvis_v1_test_challenge": ("coco/", "lvis/lvis_v1_image_info_test_challenge.json"),
 }
 
-_SPLITS = COCO_SPLITS | LVIS_SPLITS
+_SPLITS = COCO_SPLITS | LVIS_SPLITS | ADE20K_SPLITS
 
 COCO_CLASSES = """
     person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light,
@@ -44,37 +44,23 @@ COCO_CLASSES = """
 COCO_UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
 
-class _MetadataUnderRoot(Metadata):
+class _UnderRoot(Metadata):
     """Metadata whose paths follow the environment variable, which may be set after the import."""
 
-    @property
-    def image_root(self) -> str:
-        return _under_root(_SPLITS[self.name][0])
+    paths = ("image_root", "json_file")  # in the order of the entries of the splits
 
-    @property
-    def json_file(self) -> str:
-        return _under_root(_SPLITS[self.name][1])
-
-    def as_dict(self) -> dict[str, Any]:
-        """All attributes by name, as a new dict."""
-        return super().as_dict() | {"json_file": self.json_file, "image_root": self.image_root}
-
-
-class _SemSegUnderRoot(Metadata):
-    """`_MetadataUnderRoot` of images with label maps."""
-
-    @property
-    def image_root(self) -> str:
-        return _under_root(ADE20K_SPLITS[self.name][0])
-
-    @property
-    def sem_seg_root(self) -> str:
-        return _under_root(ADE20K_SPLITS[self.name][1])
+    def __getattr__(self, key: str) -> Any:
+        if key not in self.paths:
+            return super().__getattr__(key)
+        return _under_root(_SPLITS[self.name][self.paths.index(key)])
 
     def as_dict(self) -> dict[str, Any]:
         """All attributes by name, as a new dict."""
-        roots = {"image_root": self.image_root, "sem_seg_root": self.sem_seg_root}
-        return super().as_dict() | roots
+        return super().as_dict() | {key: getattr(self, key) for key in self.paths}
+
+
+class _SemSegUnderRoot(_UnderRoot):
+    paths = ("image_root", "sem_seg_root")
 
 
 def _under_root(relative: str) -> str:
@@ -82,14 +68,24 @@ def _under_root(relative: str) -> str:
     return os.path.join(os.path.expanduser(root), relative)
 
 
-def _load(name: str, load_json: Callable[..., list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def _load(name: str, load: Callable[..., list[dict[str, Any]]]) -> list[dict[str, Any]]:
     metadata = MetadataCatalog.get(name)
-    return load_json(metadata.json_file, metadata.image_root, name)
+    image_root, truth = (getattr(metadata, key) for key in metadata.paths)
+    return load(truth, image_root, name)
 
 
-def _register(name: str, load_json: Callable[..., list[dict[str, Any]]], **metadata: Any) -> None:
-    DatasetCatalog.register(name, functools.partial(_load, name, load_json))
-    MetadataCatalog[name] = _MetadataUnderRoot(name=name, **metadata)
+def _load_label_maps(sem_seg_root: str, image_root: str, _: str) -> list[dict[str, Any]]:
+    return load_sem_seg(sem_seg_root, image_root)
+
+
+def _register(
+    name: str,
+    load: Callable[..., list[dict[str, Any]]],
+    metadata_class: type[_UnderRoot] = _UnderRoot,
+    **metadata: Any,
+) -> None:
+    DatasetCatalog.register(name, functools.partial(_load, name, load))
+    MetadataCatalog[name] = metadata_class(name=name, **metadata)
 
 
 _ids = [i for i in range(1, 91) if i not in COCO_UNUSED_IDS]
@@ -103,17 +99,11 @@ for _name in COCO_SPLITS:
     )
 for _name in LVIS_SPLITS:
     _register(_name, load_lvis_json, evaluator_type="lvis")
-
-
-def _load_label_maps(name: str) -> list[dict[str, Any]]:
-    metadata = MetadataCatalog.get(name)
-    return load_sem_seg(metadata.sem_seg_root, metadata.image_root)
-
-
 for _name in ADE20K_SPLITS:
-    DatasetCatalog.register(_name, functools.partial(_load_label_maps, _name))
-    MetadataCatalog[_name] = _SemSegUnderRoot(
-        name=_name,
+    _register(
+        _name,
+        _load_label_maps,
+        _SemSegUnderRoot,
         stuff_classes=ade20k_classes(),
         evaluator_type="sem_seg",
         ignore_label=255,
