@@ -164,6 +164,7 @@ class FastMIM(nn.Module):
         if noise is None:
             noise = draw_noise(len(images), self.block_grid[0] * self.block_grid[1], images.device)
         removed = random_masking(noise, self.mask_ratio).removed.unflatten(1, self.block_grid)
+        # Colour instead of removal: a backbone with convolutions needs the whole image.
         is_masked = enlarge(removed, self.block_size)[:, None]  # (B, 1, H, W)
         latent = self._encode(torch.where(is_masked, self.mask_token, images))
         tokens = self.decoder_norm(self.decoder_blocks(self.decoder_embed(latent)))
@@ -174,6 +175,7 @@ class FastMIM(nn.Module):
     def loss(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         """Mean squared error over the cells of masked blocks; `noise` as in `predict`."""
         output = self.predict(images, noise)
+        # On the target's cells, so that blocks may be smaller or larger than tokens.
         error = self._as_target(output.prediction).float() - self.target(images)
         return error.square().mean(dim=1)[self._as_cells(output.removed)].mean()
 

@@ -96,6 +96,7 @@ class ViTEncoder(nn.Module):
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Any share of an image's tokens (B, K, C) -> (B, 1 + K, C), the class token first."""
+        # Behind the masking, which must not take the class token away.
         cls_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
         tokens = torch.cat([cls_token.to(tokens.dtype), tokens], dim=1)
         return self.norm(run_all(self.blocks, tokens, self.checkpointing))
@@ -166,6 +167,7 @@ class MAE(ViTEncoder):
         )
         self.decoder_norm = norm_layer(decoder_embed_dim)
         self.decoder_pred = nn.Linear(decoder_embed_dim, self.target.channels)
+        # The base class has initialised what it made itself; again would draw it anew.
         for name in ("decoder_embed", "decoder_blocks", "decoder_norm", "decoder_pred"):
             getattr(self, name).apply(init_transformer_weights)
         nn.init.normal_(self.mask_token, std=0.02)
@@ -217,6 +219,7 @@ class MAE(ViTEncoder):
         """Mean squared error over the removed patches; `noise` as in `predict`."""
         output = self.predict(images, noise)
         target = map_to_tokens(self.target(images))  # (B, L, P)
+        # In float32 also under autocast: late in training the squares are small.
         error = (output.prediction.float() - target).square().mean(dim=2)  # (B, L)
         return error[output.masking.removed].mean()
 

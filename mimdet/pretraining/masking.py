@@ -59,6 +59,7 @@ def random_masking(noise: Tensor, mask_ratio: float) -> Masking:
     """
     kept = num_kept(noise.shape[1], mask_ratio)
     order = noise.argsort(dim=1, stable=True)
+    # The permutation that undoes the first one: a place's rank among the noises.
     ids_restore = order.argsort(dim=1)
     return Masking(order[:, :kept], ids_restore, ids_restore >= kept)
 

@@ -81,6 +81,7 @@ class CMT(Backbone):
         in_channels = stem_channels
         for k, stage in enumerate(_STAGES):
             dim, side = embed_dims[k], img_size // (4 * 2**k)
+            # Rows are queries, columns the cells of the reduced map: the table is not square.
             tokens, reduced = side**2, (side // sr_ratios[k]) ** 2
             blocks = [
                 CMTBlock(dim, num_heads[k], sr_ratios[k], mlp_ratio, next(rates))
@@ -90,6 +91,7 @@ class CMT(Backbone):
                 None, 2, in_channels, dim, norm_layer=nn.LayerNorm, output_fmt="NHWC"
             )
             setattr(self, f"patch_embed_{stage}", halving)
+            # Not small, as tables of positions usually start: the release draws deviation 1.
             bias = nn.Parameter(torch.randn(num_heads[k], tokens, reduced))
             setattr(self, f"relative_pos_{stage}", bias)
             setattr(self, f"blocks_{stage}", nn.ModuleList(blocks))
@@ -114,12 +116,14 @@ class CMT(Backbone):
                 f"{x.shape[-2]}x{x.shape[-1]}; pad them (size_divisibility)"
             )
         for k in (1, 2, 3):
+            # Convolution, activation, norm: in this order in stem and MLP.
             x = getattr(self, f"stem_norm{k}")(F.gelu(getattr(self, f"stem_conv{k}")(x)))
         maps = {}
         for name, stage, r in zip(self._out_feature_strides, _STAGES, self.sr_ratios, strict=True):
             x = getattr(self, f"patch_embed_{stage}")(x).permute(0, 3, 1, 2)  # back to (B, C, H, W)
             H, W = x.shape[-2:]
             table = getattr(self, f"relative_pos_{stage}")
+            # Resized once for the stage, whose blocks share the table.
             bias = interpolate_rel_pos_bias(table, (H * W, (H // r) * (W // r)))
             for block in getattr(self, f"blocks_{stage}"):
                 x = run(partial(block, bias=bias), x, self.checkpointing)
@@ -202,6 +206,7 @@ class _Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.sr = nn.Identity()
         if sr_ratio > 1:
+            # Kernel and stride are equal: each cell of the reduced map sees cells of its own.
             reduce = nn.Conv2d(dim, dim, sr_ratio, stride=sr_ratio, groups=dim)
             self.sr = nn.Sequential(reduce, nn.BatchNorm2d(dim))
 

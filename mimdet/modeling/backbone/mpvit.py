@@ -189,6 +189,7 @@ class ConvRelPosEnc(nn.Module):
 
     def forward(self, v: Tensor, hw: tuple[int, int]) -> Tensor:
         """Values (B, L, C) of a map of `hw` cells -> (B, L, C)."""
+        # By channels instead of by heads: head after head, they lie in the same order.
         parts = tokens_to_map(v, hw).split(self._split, dim=1)
         maps = [conv(part) for conv, part in zip(self.conv_list, parts, strict=True)]
         return map_to_tokens(torch.cat(maps, dim=1))
@@ -313,7 +314,7 @@ class ConvBlock(nn.Module):
         self.norm = get_norm(norm, channels)
         self.act = nn.Hardswish()
         self.conv2 = ConvNorm(channels, channels, norm, act=False)
-        _init_conv(self.dwconv, groups=channels)
+        _init_conv(self.dwconv, groups=channels)  # see `_init_conv` for why only here
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
@@ -403,6 +404,7 @@ class MPViT(nn.Module):
                 f"norm must name a normalisation, as the convolutions have no bias, got {norm!r} "
                 "(model.backbone.bottom_up.norm)"
             )
+        # A stage's aggregation already makes the channels that the next stage wants.
         self.out_dims = (*embed_dims[1:], embed_dims[-1])
         self.stem = nn.Sequential(
             ConvNorm(3, embed_dims[0] // 2, norm, kernel_size=3, stride=2),
@@ -412,6 +414,7 @@ class MPViT(nn.Module):
             PatchEmbedStage(dim, paths, norm, stride=1 if i == 0 else 2)
             for i, (dim, paths) in enumerate(zip(embed_dims, num_path, strict=True))
         )
+        # One rate per depth: the blocks of all paths that lie side by side have the same.
         rates = drop_path_rates(drop_path_rate, sum(num_layers))
         ends = accumulate(num_layers, initial=0)
         self.mhca_stages = nn.ModuleList(

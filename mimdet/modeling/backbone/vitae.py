@@ -106,6 +106,7 @@ class NormalCell(ViTBlock):
     def forward(self, x: Tensor) -> Tensor:
         """(B, h, w, C) -> (B, h, w, C)."""
         convolved = self.PCM(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        # Dropped apart: a sample may lose its attention and keep its convolutions.
         x = x + self.drop_path(self.attn(self.norm1(x))) + self.drop_path(convolved)
         x = x + self.drop_path(self.mlp(self.norm2(x)))
         return x if self.residual is None else self.residual(x)
@@ -211,10 +212,12 @@ class PerformerBlock(nn.Module):
         )
         num_features = dim // 2
         w = nn.init.orthogonal_(torch.empty(num_features, dim)) * math.sqrt(num_features)
+        # In the state dict, though never trained: weights fit only the features they grew up with.
         self.w = nn.Parameter(w, requires_grad=False)
 
     def forward(self, x: Tensor, branch: Tensor) -> Tensor:
         """(B, L, in_dim) tokens and (B, L, E) of the other branch -> (B, L, E)."""
+        # Keys first, unlike everywhere else: the order of the released weights.
         k, q, v = self.kqv(self.norm1(x)).chunk(3, dim=-1)
         x = v + self.dropout(self.proj(self._attend(q, k, v))) + branch
         return x + self.mlp(self.norm2(x))
@@ -224,6 +227,8 @@ class PerformerBlock(nn.Module):
         with _without_autocast(q.device.type):
             q, k = self._log_features(q), self._log_features(k)
             if self.subtract_max:
+                # What is taken from the logarithm of a key's feature is given to the query's, so
+                # that their product stays; the last factor cancels in the quotient.
                 largest = k.amax(dim=1, keepdim=True)  # (B, 1, M)
                 k, q = k - largest, q + largest
                 q = q - q.amax(dim=2, keepdim=True)
@@ -276,6 +281,7 @@ class ReductionCell(nn.Module):
         self.PCM = self.attn = None
         if token_dim is not None:
             self.PCM = nn.Sequential(
+                # The two strides make that of the dilated branch, to which this one is added.
                 _conv(in_chans, embed_dim, stride=2),
                 nn.SiLU(),
                 _conv(embed_dim, embed_dim, stride=reduction.stride // 2),
@@ -363,6 +369,7 @@ class ViTAE(Backbone):
         widths = zip(
             (in_chans, *token_dims), embed_dims, (*token_dims, None), _REDUCTIONS, strict=True
         )
+        # A list of dicts for the names of the release: layers.0.RC, ..., layers.2.NC.13.
         self.layers = nn.ModuleList(
             nn.ModuleDict({"RC": ReductionCell(*width, pcm_norm, subtract_max=subtract_max)})
             for width in widths
