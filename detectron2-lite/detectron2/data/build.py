@@ -264,6 +264,8 @@ def build_batch_data_loader(
         return TrainingLoader(
             dataset, batch_size=batch_size, drop_last=drop_last, collate_fn=collate_fn, **kwargs
         )
+    # Workers give single elements: only here, where all of them arrive, are there enough of both
+    # shapes to fill batches soon.
     single_elements = TrainingLoader(dataset, collate_fn=operator.itemgetter(0), **kwargs)
     batches = AspectRatioGroupedDataset(single_elements, batch_size)
     return batches if collate_fn is None else MapDataset(batches, collate_fn)

@@ -58,6 +58,7 @@ class _InfiniteSampler(Sampler):
         yield from itertools.islice(self._stream(), first, None, self._world_size)
 
     def _stream(self) -> Iterator[int]:
+        # Of its own: what else is drawn in the process must not change the order on one rank only.
         generator = torch.Generator().manual_seed(self._seed)
         while True:
             indices = self._epoch(generator)
@@ -160,6 +161,7 @@ class RepeatFactorTrainingSampler(_InfiniteSampler):
         self._fraction = repeat_factors - self._whole
 
     def _epoch(self, generator: torch.Generator) -> Tensor:
+        # Drawn anew in each epoch, so that over many of them the factor is met on average.
         one_more = torch.rand(len(self._fraction), generator=generator) < self._fraction
         repeats = self._whole.long() + one_more.long()
         return torch.arange(len(repeats)).repeat_interleave(repeats)

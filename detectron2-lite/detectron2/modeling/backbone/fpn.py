@@ -99,7 +99,7 @@ class FPN(Backbone):
         """
         bottom_up_features = self.bottom_up(x)
         outputs: dict[str, Tensor] = {}
-        previous = None
+        previous = None  # the sum before its output convolution: sums go on without it
         for level, name in zip(reversed(self._levels), reversed(self.in_features), strict=True):
             lateral = getattr(self, f"fpn_lateral{level}")(bottom_up_features[name])
             previous = lateral if previous is None else self._fuse(lateral, previous)
@@ -146,6 +146,7 @@ class LastLevelMaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, C, H, W) -> one map of half the size, rounded up."""
+        # A window of one pixel chooses instead of pooling, as the authors' code did.
         return [F.max_pool2d(x, kernel_size=1, stride=2)]
 
 
@@ -174,7 +175,7 @@ class LastLevelP6P7(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, C, H, W) -> maps of half and a quarter of the size, rounded up."""
         p6 = self.p6(x)
-        p7 = self.p7(F.relu(p6))
+        p7 = self.p7(F.relu(p6))  # p6 itself is handed on without the ReLU
         return [p6, p7]
 
 

@@ -158,7 +158,7 @@ class ResNet(Backbone):
         assert self._out_features and set(self._out_features) <= set(known), (
             f"out_features of ResNet must be some of {known}, got {self._out_features}"
         )
-        if num_classes is None:
+        if num_classes is None:  # parameters without a gradient would stop distributed training
             stages = stages[: max(map(known.index, self._out_features))]
         self.stem = stem
         self._out_feature_strides = {"stem": stem.stride}
@@ -167,6 +167,7 @@ class ResNet(Backbone):
         stride = stem.stride
         for name, blocks in zip(self.stage_names, stages, strict=True):
             self.add_module(name, nn.Sequential(*blocks))
+            # The blocks say their stride: a dilated stage may have 1.
             stride *= math.prod(block.stride for block in blocks)
             self._out_feature_strides[name] = stride
             self._out_feature_channels[name] = blocks[-1].out_channels
@@ -283,6 +284,7 @@ class ResNet(Backbone):
                 num_blocks,
                 in_channels=in_channels,
                 out_channels=out_channels,
+                # The stem's pooling has already halved the map for the first stage.
                 stride_per_block=[1 if i == 0 else 2] + [1] * (num_blocks - 1),
                 **bottleneck,
                 **kwargs,
