@@ -102,12 +102,16 @@ def label_map(index: int, height: int, width: int, classes: int, cell: int = 8) 
     return torch.from_numpy(cells.repeat(cell, 0).repeat(cell, 1)[:height, :width].copy())
 
 
+def pixels(kind: str, index: int, height: int, width: int) -> torch.Tensor:
+    """Image `index` of a rule: (3, height, width) uint8."""
+    return {"wave": wave, "random": image}[kind](index, height, width)
+
+
 def batch(case: dict) -> torch.Tensor:
     """The normalised images of a record, (B, 3, H, W) float32."""
-    make = {"wave": wave, "random": image}[case["image_kind"]]
-    pixels = torch.stack([make(i, *case["image_size"]) for i in case["images"]]).double()
+    images = [pixels(case["image_kind"], i, *case["image_size"]) for i in case["images"]]
     mean, std = (torch.tensor(x, dtype=torch.float64)[:, None, None] for x in (MEAN, STD))
-    return ((pixels - mean) / std).float()
+    return ((torch.stack(images).double() - mean) / std).float()
 
 
 def assert_summary(summary: dict, tensor: torch.Tensor, name: str = "") -> None:

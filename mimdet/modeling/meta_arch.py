@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from detectron2 import modeling
+from detectron2.modeling import Backbone
 from detectron2.structures import ImageList, Instances
 from mimdet.modeling.postprocessing import lsj_postprocess
 
@@ -35,15 +36,30 @@ class GeneralizedRCNN(modeling.GeneralizedRCNN):
         Raises:
             ValueError: if an image does not fit into the square of the backbone.
         """
-        side = self.backbone.padding_constraints.get("square_size", 0)
-        for height, width in (x["image"].shape[-2:] for x in batched_inputs):
-            if 0 < side < max(height, width):
-                raise ValueError(
-                    f"images must fit into the square they are padded to, got {height}x{width} "
-                    f"(height x width) for {side}x{side}; raise model.backbone.square_pad or "
-                    "resize the images"
-                )
+        refuse_larger(
+            batched_inputs, self.backbone, "raise model.backbone.square_pad or resize the images"
+        )
         return super().preprocess_image(batched_inputs)
+
+
+def refuse_larger(batched_inputs: list[dict], backbone: Backbone, remedy: str) -> None:
+    """Refuse images that are larger than the square to which the backbone wants them padded.
+
+    Args:
+        batched_inputs: dicts with `image`.
+        backbone: its `padding_constraints` may ask for a square.
+        remedy: what to do about it.
+
+    Raises:
+        ValueError: if an image does not fit.
+    """
+    side = backbone.padding_constraints.get("square_size", 0)
+    for height, width in (x["image"].shape[-2:] for x in batched_inputs):
+        if 0 < side < max(height, width):
+            raise ValueError(
+                f"images must fit into the square they are padded to, got {height}x{width} "
+                f"(height x width) for {side}x{side}; {remedy}"
+            )
 
 
 class GeneralizedRCNNImageListForward(GeneralizedRCNN):
