@@ -29,7 +29,7 @@ ALLOWED = {
     "mimdet.pretraining": _EVERYWHERE | {"mimdet.layers"},  # backbones only through the contract
     # files at addresses are kept where Detectron2 keeps them
     "mimdet.checkpoint": _EVERYWHERE
-    | {"mimdet.layers.pos_embed", "mimdet.whole_files"}
+    | {"mimdet.layers.pos_embed", "mimdet.layers.rel_pos", "mimdet.whole_files"}
     | {"detectron2.checkpoint", "detectron2.utils.file_io"},
     "mimdet.solver": _EVERYWHERE | {"detectron2.solver"},
     # ranks; instances; pictures, run-length masks and polygons; annotation files

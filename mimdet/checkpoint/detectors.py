@@ -109,6 +109,12 @@ def _resnet(names: Names) -> tuple[str, str]:
     return what, _config("baselines", len(blocks) == 6, name)
 
 
+def _segmentor(names: Names) -> tuple[str, str]:
+    width = names["backbone.blocks.0.norm1.weight"].shape[0]
+    config = _config("fastmim", width == 768, "upernet_vit_base_ade20k_160k")
+    return f"a segmentor UPerNet with a plain ViT of width {width}", config
+
+
 _RULES: tuple[tuple[str, str, Callable[[Names], tuple[str, str]]], ...] = (
     ("mimdet", r"backbone\.bottom_up\.encoder\.blocks\.0\.", _mimdet),
     ("vitae", r"backbone\.net\.(blocks\.0\.PCM|layers\.0\.RC)\.", _vitae),
@@ -117,6 +123,7 @@ _RULES: tuple[tuple[str, str, Callable[[Names], tuple[str, str]]], ...] = (
     ("mpvit", r"backbone\.bottom_up\.backbone\.patch_embed_stages\.", _mpvit),
     ("benchmarking", r"backbone\.bottom_up\.blocks\.0\.attn\.", _benchmarking),
     ("swin", r"backbone\.bottom_up\.model\.layers\.", _swin),
+    ("upernet", r"sem_seg_head\.decode_head\.", _segmentor),
     ("resnet", r"backbone\.bottom_up\.res2\.", _resnet),
 )
 
@@ -137,6 +144,7 @@ def _classes(names: Names) -> str:
         ("roi_heads.box_predictor.cls_score.weight", 1, 1),
         ("roi_heads.box_predictor.0.cls_score.weight", 1, 1),
         ("head.cls_score.weight", 9, 0),
+        ("sem_seg_head.decode_head.conv_seg.weight", 1, 0),
     ):
         if name in names:
             return f"{names[name].shape[0] // anchors - background} classes"

@@ -13,6 +13,7 @@ from torch import Tensor
 from mimdet.checkpoint.convert.beit import is_beit
 from mimdet.checkpoint.convert.fastmim import has_pixel_mask_token
 from mimdet.checkpoint.convert.mae import has_decoder, strip_prefixes
+from mimdet.checkpoint.convert.mmseg import is_mmseg
 from mimdet.checkpoint.convert.mpvit import is_mpvit_classification
 from mimdet.checkpoint.convert.vitdet_mmdet import is_vitdet_mmdet
 from mimdet.checkpoint.detectors import identify_detector
@@ -162,6 +163,14 @@ _RULES: tuple[tuple[str, Callable[[Names], bool], tuple[str, ...], str, str], ..
         (WHOLE,),
         "a detector of the unofficial ViTDet and ViTAE release, in mmdetection's names",
         "use configs/vitae with train.init_checkpoint=FILE; names are converted on load",
+    ),
+    (
+        "mmseg_upernet",
+        is_mmseg,
+        (WHOLE,),
+        "a segmentor UPerNet with a plain ViT, in mmsegmentation's names",
+        "use configs/fastmim/upernet_vit_base_ade20k_160k.py with train.init_checkpoint=FILE; "
+        "names are converted on load",
     ),
     *((kind, _has(*patterns), _NOWHERE, what, _OTHER) for kind, patterns, what in _OTHERS),
     (

@@ -13,11 +13,12 @@ from mimdet.checkpoint.address import is_address, local_file
 from mimdet.checkpoint.card import KEY as CARD_KEY
 from mimdet.checkpoint.card import Card, as_entry
 from mimdet.checkpoint.convert import detect_source
+from mimdet.checkpoint.convert.match import resized_table
 from mimdet.checkpoint.file import state_dict_of
 from mimdet.checkpoint.identity import Identity, identify
 from mimdet.checkpoint.newest import read_of_run
 from mimdet.checkpoint.saving import WholeCheckpointer
-from mimdet.layers.pos_embed import TablesOfAnyGrid
+from mimdet.layers.pos_embed import TablesOfAnyGrid, TablesOfOneGrid
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ class StrictCheckpointer(WholeCheckpointer):
     random weights. Here every parameter must find its counterpart, of the same shape, unless its
     name matches a pattern of the allow-lists. Position tables that their module resizes in each
     forward pass (`TablesOfAnyGrid`) take over the grid of the checkpoint: a table resized twice is
-    another table. Other people's names are converted to ours
+    another table. Those of one grid (`TablesOfOneGrid`) keep it, and the checkpoint's are resized.
+    Other people's names are converted to ours
     where `mimdet.checkpoint.convert.SOURCES` knows them.
 
     Args:
@@ -111,6 +113,13 @@ class StrictCheckpointer(WholeCheckpointer):
             if source := detect_source(state_dict):
                 logger.info(f"the checkpoint has names of {source.name}, which are converted")
                 state_dict = source.to_native(state_dict)
+            resized = _resized_tables(self.model, state_dict, self.allow_missing)
+            for name, table in resized.items():
+                logger.info(
+                    f"{name} is resized to the model's grid: {_slots(state_dict[name])} slots of "
+                    f"the checkpoint to {_slots(table)}"
+                )
+            state_dict = {**state_dict, **resized}
             tables = _other_grids(self.model, state_dict, self.allow_missing)
             self._check(state_dict, fitting=tables)
             for name, table in tables.items():
@@ -206,6 +215,31 @@ def _other_grids(
         and table.shape[2] == own[name].shape[2]
         and table.shape[1] != own[name].shape[1]
     }
+
+
+def _resized_tables(
+    model: nn.Module, state_dict: Mapping[str, Any], kept: Sequence[str]
+) -> dict[str, Tensor]:
+    """Tables of the checkpoint that have another grid than the model's, at that of the model."""
+    resized = {}
+    for prefix, module in model.named_modules():
+        if not isinstance(module, TablesOfOneGrid):
+            continue
+        for own_name in module.tables_of_one_grid:
+            name = f"{prefix}.{own_name}".removeprefix(".")
+            own = getattr(module, own_name)  # None where the module has no such table
+            if own is None or name not in state_dict or not _unmatched([name], kept):
+                continue
+            table = torch.as_tensor(state_dict[name])
+            if table.shape != own.shape:
+                found = resized_table(name, table, own, module.grid_size)
+                resized |= {name: found} if found is not None else {}
+    return resized
+
+
+def _slots(table: Any) -> int:
+    """Of a table (1, slots, C) of positions or (slots, N) of relative ones."""
+    return table.shape[-2]
 
 
 def _check_fill(own: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) -> None:

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mimdet.layers.cpu_attention import cpu_attention
-from mimdet.layers.pos_embed import PosEmbedCache
+from mimdet.layers.pos_embed import PosEmbedCache, TablesOfOneGrid
 from mimdet.layers.rel_pos import (
     Bias,
     RelativeTerms,
@@ -186,7 +186,7 @@ class Positions(NamedTuple):
     index: Tensor
 
 
-class TableAttention(BiasedAttention):
+class TableAttention(BiasedAttention, TablesOfOneGrid):
     """Self-attention whose bias comes from a joint table of its own.
 
     The tokens are a class token and a map. The table, (R + 3, N) for the R differences within
@@ -201,6 +201,8 @@ class TableAttention(BiasedAttention):
     Reference:
         Bao et al. 2021 (BEiT), arXiv 2106.08254, whose fine-tuned models have a table per block.
     """
+
+    tables_of_one_grid = ("relative_position_bias_table",)
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool, grid_size: tuple[int, int]):
         super().__init__(dim, num_heads, qkv_bias, beit_qkv_bias=False)

@@ -120,6 +120,21 @@ class TablesOfAnyGrid:
     tables_of_any_grid: ClassVar[tuple[str, ...]] = ()
 
 
+class TablesOfOneGrid:
+    """Declares which tables of a module describe the grid that the module was built for.
+
+    A base class of such modules. A checkpoint's table of another grid is resized as it is loaded.
+
+    Attributes:
+        tables_of_one_grid: names of the module's own parameters, whose last components are
+            ``pos_embed`` or ``relative_position_bias_table``.
+        grid_size: (h, w) in tokens.
+    """
+
+    tables_of_one_grid: ClassVar[tuple[str, ...]] = ()
+    grid_size: tuple[int, int]
+
+
 class PosEmbedCache:
     """Keeps the latest resized copies of one position table.
 

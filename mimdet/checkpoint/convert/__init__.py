@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mimdet.checkpoint.convert import fastmim, mpvit, vitdet_mmdet
+from mimdet.checkpoint.convert import fastmim, mmseg, mpvit, vitdet_mmdet
 
 StateDict = Mapping[str, Tensor]
 
@@ -48,6 +48,7 @@ SOURCES = (
         vitdet_mmdet.to_native,
         vitdet_mmdet.from_native,
     ),
+    Source("mmseg", mmseg.is_mmseg, mmseg.to_native, mmseg.from_native),
 )
 
 

@@ -4,6 +4,7 @@ import fnmatch
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from mimdet.checkpoint.convert.report import LoadReport, counted
@@ -14,6 +15,9 @@ from mimdet.layers.pos_embed import interpolate_pos_embed, interpolate_rel_pos_b
 # is computed from sizes.
 _BLOCKS = ("blocks.*", "layers.*", "stages.*", "blocks_[a-d].*")
 _COMPUTED = ("*.relative_position_index", "*.attn_mask")
+
+# Of neighbouring distances on the "geometric" grid: each family has its own bounds.
+_SWIN_RATIOS, _BEIT_RATIOS = (0.5, 2.0), (1.01, 1.5)
 
 
 def match(
@@ -47,7 +51,7 @@ def match(
     for name, own in part.items():
         value = None if _matches(name, leave) else file.get(name)
         if value is not None and value.shape != own.shape:
-            value = _resized(name, value, own, grid, tables)
+            value = resized_table(name, value, own, grid, tables)
             if value is None and not _matches(name, allow_missing):
                 wrong.append(name)
         if value is None:
@@ -63,20 +67,43 @@ def match(
     return matched, report
 
 
-def _resized(
-    name: str, value: Tensor, own: Tensor, grid: Sequence[int] | None, tables: str
+def resized_table(
+    name: str,
+    value: Tensor,
+    own: Tensor,
+    grid: Sequence[int] | None = None,
+    tables: str = "bicubic",
 ) -> Tensor | None:
-    """A table in the size of the part's own; None if the tensor is no table or cannot fit."""
+    """A table in the size of the part's own; None if the tensor is no table or cannot fit.
+
+    Args:
+        name: of both; its last component tells the kind of table.
+        value: of the file.
+        own: of the part.
+        grid: see `match`.
+        tables: see `match`.
+
+    Raises:
+        ValueError: if a table is not that of a square map, where it has to be.
+    """
     leaf = name.rpartition(".")[2]
     resized = None
     if leaf in ("pos_embed", "decoder_pos_embed") and value.ndim == own.ndim == 3:
         resized = _resized_positions(value, own, grid)
     elif leaf == "relative_position_bias_table":
-        window = round((own.shape[0] ** 0.5 + 1) / 2)
-        resized = interpolate_rel_pos_table(value.float(), window, tables)
+        resized = _resized_offsets(value.float(), own, tables)
     elif leaf.startswith("relative_pos_"):  # of a stage of CMT
         resized = interpolate_rel_pos_bias(value.float(), own.shape[1:])
     return resized if resized is not None and resized.shape == own.shape else None
+
+
+def _resized_offsets(table: Tensor, own: Tensor, tables: str) -> Tensor:
+    """A table of relative positions, Swin's or one with BEiT's three rows for a class token."""
+    extra = 3 if table.shape[0] % 2 == 0 else 0  # (2 w - 1)^2 is odd
+    window = (math.isqrt(max(own.shape[0] - extra, 0)) + 1) // 2
+    offsets, rest = table.tensor_split([table.shape[0] - extra])
+    ratios = _BEIT_RATIOS if extra else _SWIN_RATIOS
+    return torch.cat([interpolate_rel_pos_table(offsets, window, tables, ratios), rest])
 
 
 def _resized_positions(table: Tensor, own: Tensor, grid: Sequence[int] | None) -> Tensor:

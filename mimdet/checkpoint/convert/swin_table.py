@@ -10,7 +10,10 @@ from mimdet.layers.pos_embed import interpolate_rel_pos_bias
 
 
 def interpolate_rel_pos_table(
-    table: Tensor, new_window_size: int, mode: str = "geometric"
+    table: Tensor,
+    new_window_size: int,
+    mode: str = "geometric",
+    ratios: tuple[float, float] = (0.5, 2.0),
 ) -> Tensor:
     """Resize Swin's table of relative positions to another window.
 
@@ -20,6 +23,7 @@ def interpolate_rel_pos_table(
         mode: ``"bicubic"``, as an image; or ``"geometric"``: the given offsets are taken to lie at
             0, +-1, +-(1 + q), +-(1 + q + q^2), ... with the q that lets them cover the new
             offsets, so that near ones keep their values, and a cubic spline goes through them.
+        ratios: between which q is sought; by default as for Swin.
 
     Returns:
         ((2 * new_window_size - 1) ** 2, N); the input itself when its size is the wanted one.
@@ -46,14 +50,14 @@ def interpolate_rel_pos_table(
         resized = interpolate_rel_pos_bias(grid, (new_size, new_size))
     else:
         offsets = np.arange(new_size) - new_size // 2
-        w = torch.as_tensor(_spline_weights(_geometric_offsets(size, new_size), offsets))
+        w = torch.as_tensor(_spline_weights(_geometric_offsets(size, new_size, ratios), offsets))
         resized = (w @ grid.double() @ w.transpose(0, 1)).to(table.dtype)
     return resized.flatten(1).transpose(0, 1)
 
 
-def _geometric_offsets(size: int, new_size: int) -> np.ndarray:
+def _geometric_offsets(size: int, new_size: int, ratios: tuple[float, float]) -> np.ndarray:
     """Where `size` offsets lie so that they cover the `new_size` integers around 0."""
-    low, high, half = 0.5, 2.0, size // 2  # 2 also bounds the reach of very small tables
+    (low, high), half = ratios, size // 2  # they also bound the reach of very small tables
     while high - low > 1e-6:
         q = (low + high) / 2
         if sum(q**k for k in range(half)) > new_size // 2:

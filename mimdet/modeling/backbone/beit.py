@@ -21,13 +21,13 @@ from mimdet.layers.attention import BiasedAttention, Positions, TableAttention
 from mimdet.layers.block import BiasedBlock, drop_path_rates, mae_layer_norm, run
 from mimdet.layers.init import init_linear
 from mimdet.layers.layout import tokens_to_map
-from mimdet.layers.pos_embed import PosEmbedCache, interpolate_pos_embed
+from mimdet.layers.pos_embed import PosEmbedCache, TablesOfOneGrid, interpolate_pos_embed
 from mimdet.layers.rel_pos import joint_index_with_class
 
 _OUTPUTS = 4
 
 
-class BEiTViT(Backbone):
+class BEiTViT(Backbone, TablesOfOneGrid):
     """Plain ViT with position tables of its own in every block, and maps of four strides.
 
     The patch tokens after four of the blocks become ``s0`` of stride 4 (from the first of them),
@@ -53,6 +53,8 @@ class BEiTViT(Backbone):
     Reference:
         Parameter names are those of the released segmentation models.
     """
+
+    tables_of_one_grid = ("pos_embed",)
 
     def __init__(
         self,
