@@ -65,7 +65,9 @@ def demo_commands(output: Path, opts: list[str]) -> list[tuple[str, list[str]]]:
     """(title, command) of each step, to be run in the repository."""
     run = output / "train"
     train = ["mimdet", "train", "--data", str(output / "data"), "--config-file", CONFIG]
-    train += ["--batch", "8", "--epochs", "9", "--resume", *opts, f"train.output_dir={run}"]
+    # Two evaluations on the way instead of one after each epoch: people wait for a demo.
+    train += ["--batch", "8", "--epochs", "7", "--resume", "train.eval_period=200", *opts]
+    train.append(f"train.output_dir={run}")
     steps = [_data_step(output), ("Training at ratio 0.5", train)]
     # The run has written the config that it made for these data.
     trained = ["--config-file", str(run / "config.yaml"), *opts]

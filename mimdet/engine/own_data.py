@@ -24,7 +24,7 @@ from mimdet.engine.follow_data import has_mask_head, nodes, number_of_classes
 
 EPOCHS, MIN_ITERATIONS = 36, 1000
 IMAGES_PER_PROCESS = 4
-_EVALUATIONS = 10
+_EVALUATIONS = 10  # points enough for a curve and for early stopping
 _LONGEST_WARMUP = 0.1  # of the iterations
 
 

@@ -146,7 +146,7 @@ class LastLevelMaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, C, H, W) -> one map of half the size, rounded up."""
-        # A window of one pixel chooses instead of pooling, as the authors' code did.
+        # A window of one pixel chooses instead of pooling, as the paper has it.
         return [F.max_pool2d(x, kernel_size=1, stride=2)]
 
 
