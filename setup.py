@@ -18,7 +18,11 @@ setup(
     packages=[*find_packages(include=["mimdet", "mimdet.*"]), "mimdet.configs", "mimdet.tools"],
     # What lies beside the package in a clone lies inside it once installed (mimdet/installed.py).
     package_dir={"mimdet.configs": "configs", "mimdet.tools": "tools"},
-    package_data={"mimdet.data": ["*.json"], "mimdet.configs": ["**/*.py", "**/*.md"]},
+    package_data={
+        "mimdet.data": ["*.json"],
+        "mimdet.report": ["templates/*.html"],
+        "mimdet.configs": ["**/*.py", "**/*.md"],
+    },
     py_modules=["lazyconfig_train_net"],
     entry_points={"console_scripts": ["mimdet = mimdet.__main__:main"]},
     python_requires=">=3.11",  # numpy, Pillow and shapely of requirements.txt need it
@@ -38,6 +42,7 @@ setup(
         "msgspec>=0.18",
         "numpy",
         "Pillow",
+        "Jinja2>=3.1",
         "tqdm",
         "safetensors",
     ],

@@ -24,6 +24,7 @@ _TOOLS = {
     "export": "export",
     "weights": "export_checkpoint",
     "groups": "print_param_groups",
+    "report": "report",
     "toy": "make_toy_dataset",
 }
 _TRAINING = {

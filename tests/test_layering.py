@@ -41,7 +41,7 @@ ALLOWED = {
     | {"detectron2.engine", "detectron2.utils", "detectron2.config", "detectron2.data"}
     | {"detectron2.evaluation.COCOEvaluator"}
     | {"mimdet.data", "mimdet.checkpoint", "mimdet.evaluation", "mimdet.config", "omegaconf"}
-    | {"mimdet.whole_files", "tqdm"}
+    | {"mimdet.whole_files", "mimdet.report", "tqdm"}
     | {"mimdet.layers.block.Block"},  # what may be compiled
     "mimdet.evaluation": _EVERYWHERE
     | {"detectron2.evaluation", "detectron2.utils"}
@@ -51,7 +51,7 @@ ALLOWED = {
     | {"detectron2", "omegaconf", "PIL", "torchvision", "tqdm"}
     | {"av", "supervision", "safetensors"},  # extras
     # a report can be made where there is neither torch nor Detectron2
-    "mimdet.report": {"numpy", "pycocotools", "mimdet.whole_files"},
+    "mimdet.report": {"numpy", "pycocotools", "PIL", "jinja2", "markupsafe", "mimdet.whole_files"},
     "mimdet.config": {
         "mimdet.find_config",
         "mimdet.trusted",
