@@ -43,7 +43,7 @@ _FUNCTIONS = {
     "detectron2.solver": {"get_default_optimizer_params"},
     "mimdet.data": {
         *("build_repeatable_train_loader", "get_lvis_v1_cls_weights", "load_coco_folder"),
-        *("load_images", "load_labelled_images"),
+        *("load_images", "load_labelled_images", "load_sem_seg_folder"),
     },
     "mimdet.layers": {"init_linear", "init_transformer_weights", "mae_layer_norm"},
     "mimdet.modeling": {"layer_norm_1e5", "own_tables"},

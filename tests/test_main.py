@@ -30,7 +30,8 @@ def test_without_words_every_subcommand_is_listed_with_what_it_does(capsys):
     main([])
     lines = capsys.readouterr().out.splitlines()
     assert "  train        Train any config, or resume." in lines
-    assert "  toy          Write the toy dataset: shapes of four classes in COCO format." in lines
+    toy = "Write the toy dataset: shapes of four classes in COCO format, and as label maps."
+    assert f"  toy          {toy}" in lines
     scripts = {path.stem for path in (REPOSITORY / "tools").glob("*.py")} - {"demo"}
     assert sum(line.startswith("  ") for line in lines) == len(scripts) + len(["train", "eval"])
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the toy dataset: shapes of four classes in COCO format.
+"""Write the toy dataset: shapes of four classes in COCO format, and as label maps.
 
 python tools/make_toy_dataset.py output/toy --num-train 600 --num-val 100 --seed 0
 """

@@ -1,8 +1,9 @@
-"""A small made-up dataset in COCO format: textured shapes on cluttered backgrounds.
+"""A small made-up dataset in COCO format and as label maps: textured shapes on clutter.
 
 It stands in for COCO where no data can be had: four classes, several overlapping objects per
 image annotated by the polygons of their visible parts, some crowds annotated by RLE, and images
-without objects. The same arguments give the same bytes.
+without objects. Label maps, for semantic segmentation, have the background for a class of its own,
+and crowds as pixels that do not count. The same arguments give the same bytes.
 """
 
 import json
@@ -19,6 +20,8 @@ from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
 CLASSES = ("disk", "box", "triangle", "star")
+SEM_SEG_CLASSES = ("background", *CLASSES)
+IGNORED = 255  # label of pixels that do not count
 
 _SIZES = ((96, 128), (128, 96), (112, 112), (120, 128))  # (height, width) in pixels
 _SUPERSAMPLING = 4  # shapes are drawn this much larger and averaged, for smooth edges
@@ -45,8 +48,9 @@ class ToyDataset:
 def make_toy_dataset(root: str | os.PathLike, spec: ToyDataset = ToyDataset()) -> bool:
     """Write a toy dataset, unless the same one is already there.
 
-    The folder gets ``train/*.jpg``, ``val/*.jpg``, ``annotations/instances_{train,val}.json`` and
-    ``toy.json`` with `spec`. It appears whole or not at all.
+    The folder gets ``train/*.jpg``, ``val/*.jpg``, ``annotations/instances_{train,val}.json``,
+    ``sem_seg/{train,val}/*.png`` with labels of `SEM_SEG_CLASSES`, and ``toy.json`` with `spec`. It
+    appears whole or not at all.
 
     Args:
         root: the folder to make.
@@ -65,19 +69,20 @@ def make_toy_dataset(root: str | os.PathLike, spec: ToyDataset = ToyDataset()) -
     if spec.seed < 0:
         raise ValueError(f"the seed of a toy dataset must be at least 0, got {spec}")
     if root.exists():
-        if _read_spec(root) == asdict(spec):
+        if _read_spec(root) == _content(spec):
             return False
         raise FileExistsError(
-            f"{root} exists and is not the toy dataset {spec}; remove it or choose another folder"
+            f"{root} exists and is not the toy dataset {spec}, or one without label maps; remove "
+            "it or choose another folder"
         )
     temporary = root.with_name(root.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "annotations").mkdir(parents=True)
     for split, num_images in (("train", spec.num_train), ("val", spec.num_val)):
-        content = _make_split(temporary / split, num_images, [spec.seed, split == "val"])
+        content = _make_split(temporary, split, num_images, [spec.seed, split == "val"])
         path = temporary / "annotations" / f"instances_{split}.json"
         path.write_text(json.dumps(content))
-    (temporary / "toy.json").write_text(json.dumps(asdict(spec)))
+    (temporary / "toy.json").write_text(json.dumps(_content(spec)))
     os.replace(temporary, root)
     return True
 
@@ -99,20 +104,27 @@ def make_labelled_image(seed: list[int], label: int, side: int = 128) -> np.ndar
     return canvas.astype(np.uint8)
 
 
+def _content(spec: ToyDataset) -> dict:
+    return {**asdict(spec), "label_maps": True}  # early datasets had none
+
+
 def _read_spec(root: Path) -> dict | None:
     path = root / "toy.json"
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def _make_split(folder: Path, num_images: int, seed: list[int]) -> dict:
-    """Write the images of one split and return its COCO dictionary."""
+def _make_split(root: Path, split: str, num_images: int, seed: list[int]) -> dict:
+    """Write the images and label maps of one split and return its COCO dictionary."""
+    folder, label_folder = root / split, root / "sem_seg" / split
     folder.mkdir()
+    label_folder.mkdir(parents=True)
     images, annotations = [], []
     for index in range(num_images):
         rng = np.random.default_rng([*seed, index])  # an image does not depend on the others
-        pixels, objects = _make_image(rng, index)
+        pixels, objects, labels = _make_image(rng, index)
         name = f"{index:06d}.jpg"
         Image.fromarray(pixels).save(folder / name, quality=95)
+        Image.fromarray(labels).save(label_folder / f"{index:06d}.png")
         height, width = pixels.shape[:2]
         images.append(dict(id=index + 1, file_name=name, height=height, width=width))
         for annotation in objects:
@@ -121,22 +133,25 @@ def _make_split(folder: Path, num_images: int, seed: list[int]) -> dict:
     return dict(images=images, annotations=annotations, categories=categories)
 
 
-def _make_image(rng: np.random.Generator, index: int) -> tuple[np.ndarray, list[dict]]:
-    """One image (height, width, 3) uint8 with the annotations of its objects."""
+def _make_image(rng: np.random.Generator, index: int) -> tuple[np.ndarray, list[dict], np.ndarray]:
+    """One image (height, width, 3) uint8, annotations of its objects, labels (height, width)."""
     height, width = _SIZES[rng.integers(len(_SIZES))]
     canvas = _background(rng, height, width)
+    labels = np.zeros((height, width), dtype=np.uint8)  # background
     if index % _EMPTY_EVERY == _EMPTY_EVERY - 1:
-        return canvas.astype(np.uint8), []
+        return canvas.astype(np.uint8), [], labels
     annotations = []
     if index % _CROWD_EVERY == _CROWD_EVERY - 1:
-        annotations.append(_paint_crowd(rng, canvas))
+        annotations.append(_paint_crowd(rng, canvas, labels))
     shapes = _place_shapes(rng, height, width)
-    for _, outline in shapes:
-        _paint(canvas, _coverage(outline, height, width), _texture(rng, height, width))
+    for category, outline in shapes:
+        coverage = _coverage(outline, height, width)
+        _paint(canvas, coverage, _texture(rng, height, width))
+        labels[coverage[:, :, 0] > 0.5] = category + 1
     for k, (category, outline) in enumerate(shapes):
         visible = _visible_part(outline, [later for _, later in shapes[k + 1 :]])
         annotations.append(_polygon_annotation(category, visible))
-    return canvas.astype(np.uint8), annotations
+    return canvas.astype(np.uint8), annotations, labels
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -241,7 +256,7 @@ def _polygon_annotation(category: int, visible: BaseGeometry) -> dict:
     )
 
 
-def _paint_crowd(rng: np.random.Generator, canvas: np.ndarray) -> dict:
+def _paint_crowd(rng: np.random.Generator, canvas: np.ndarray, labels: np.ndarray) -> dict:
     """Paint a heap of small disks and annotate it as one crowd region, by RLE."""
     height, width = canvas.shape[:2]
     center = rng.uniform(15, (width - 15, height - 15))
@@ -251,6 +266,7 @@ def _paint_crowd(rng: np.random.Generator, canvas: np.ndarray) -> dict:
         coverage = _coverage(outline, height, width)
         _paint(canvas, coverage, _texture(rng, height, width))
         region |= (coverage[:, :, 0] > 0.5).astype(np.uint8)
+    labels[region > 0] = IGNORED
     rle = mask_util.encode(np.asfortranarray(region))
     return dict(
         category_id=CLASSES.index("disk") + 1,

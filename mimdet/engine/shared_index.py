@@ -11,10 +11,11 @@ from detectron2.utils import comm
 from detectron2.utils.registry import locate
 from mimdet.data.coco.read import forget_files
 from mimdet.data.coco.register import load_coco_folder
+from mimdet.data.sem_seg import load_sem_seg_folder
 from mimdet.data.shared_records import once_per_machine, read_once
 from mimdet.engine.follow_data import dataset_names, nodes
 
-_INDEXES = (get_detection_dataset_dicts, load_coco_folder)
+_INDEXES = (get_detection_dataset_dicts, load_coco_folder, load_sem_seg_folder)
 
 
 def share_index(loader: DictConfig) -> DictConfig:

@@ -1,10 +1,13 @@
 """The parts that all configs share."""
 
+import numpy as np
 import pytest
 from golden_models import CONFIGS
 from omegaconf.errors import MissingMandatoryValue
+from PIL import Image
 
 from detectron2.config import LazyConfig, instantiate
+from mimdet.engine.resume import build_train_loader
 
 COMMON = CONFIGS / "common"
 
@@ -101,3 +104,30 @@ def test_evaluator_and_test_mapper_follow_their_loaders():
     dataloader.train.mapper.image_format = "BGR"
     assert dataloader.evaluator.dataset_name == "other"
     assert dataloader.test.mapper.image_format == "BGR"
+
+
+def test_ade20k_crops_are_square_or_as_small_as_their_image(tmp_path):
+    dataloader = LazyConfig.load(str(COMMON / "data/ade20k.py")).dataloader
+    image, labels = str(tmp_path / "a.jpg"), str(tmp_path / "a.png")
+    Image.new("RGB", (90, 60), (200, 100, 50)).save(image)
+    Image.fromarray(np.resize(np.arange(150, dtype=np.uint8), (60, 90))).save(labels)
+    record = {"file_name": image, "sem_seg_file_name": labels}
+    mapper = instantiate(dataloader.train.mapper)
+    for seed in range(8):
+        np.random.seed(seed)
+        mapped = mapper(record)
+        assert mapped["sem_seg"].shape == mapped["image"].shape[1:]
+        assert min(mapped["sem_seg"].shape) >= 256 and max(mapped["sem_seg"].shape) <= 512
+        assert set(mapped["sem_seg"].unique().tolist()) <= set(range(150))
+    tested = instantiate(dataloader.test.mapper)(record)
+    assert tested["image"].shape == (3, 512, 768) and tested["height"] == 60
+
+
+def test_toy_label_maps_come_in_batches_of_small_crops(toy_root):
+    cfg = LazyConfig.load(str(COMMON / "data/toy_sem_seg.py"))
+    cfg.toy.root = str(toy_root)
+    cfg.dataloader.train.dataset.name = "test_toy_sem_seg"  # a name keeps its first folder
+    batch = next(iter(build_train_loader(cfg.dataloader.train)))
+    assert [tuple(entry["sem_seg"].shape) for entry in batch] == [(64, 64)] * 8
+    found = {label for entry in batch for label in entry["sem_seg"].unique().tolist()}
+    assert {0, 1} < found <= {0, 1, 2, 3, 4, 255}

@@ -1,5 +1,6 @@
 """The toy dataset: what it promises to its readers."""
 
+import dataclasses
 import json
 import shutil
 from collections import Counter
@@ -14,7 +15,7 @@ from shapely.ops import unary_union
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from mimdet.data import toy
-from mimdet.data.toy import CLASSES, ToyDataset, make_toy_dataset
+from mimdet.data.toy import CLASSES, IGNORED, ToyDataset, make_toy_dataset
 
 SPEC = ToyDataset(num_train=50, num_val=12, seed=0)
 TINY = ToyDataset(num_train=2, num_val=1)
@@ -117,6 +118,14 @@ def test_split_without_images_is_refused(num_train, num_val, tmp_path):
     with pytest.raises(ValueError, match="at least one image per split, got ToyDataset"):
         make_toy_dataset(tmp_path / "toy", ToyDataset(num_train, num_val))
     assert not list(tmp_path.iterdir())
+
+
+def test_an_early_toy_dataset_without_label_maps_is_not_taken_for_this_one(tmp_path):
+    root = tmp_path / "toy"
+    make_toy_dataset(root, TINY)
+    (root / "toy.json").write_text(json.dumps(dataclasses.asdict(TINY)))
+    with pytest.raises(FileExistsError, match="or one without label maps; remove it"):
+        make_toy_dataset(root, TINY)
 
 
 def test_negative_seed_is_refused(tmp_path):
@@ -246,6 +255,30 @@ def test_crowd_decodes_to_its_box_and_area(images):
         x0, y0 = columns.min(), rows.min()
         assert annotation["bbox"] == [x0, y0, columns.max() + 1 - x0, rows.max() + 1 - y0]
         assert annotation["area"] == drawn.sum() > 0
+
+
+def test_label_maps_have_the_classes_of_the_annotations_and_crowds_are_ignored(root, images):
+    num_ignored = 0
+    for image, own in images:
+        path = image["path"]
+        with Image.open(root / "sem_seg" / path.parent.name / f"{path.stem}.png") as file:
+            assert file.mode == "L" and file.size == (image["width"], image["height"])
+            labels = np.asarray(file)
+        expected, border = np.zeros_like(labels), np.zeros(labels.shape, dtype=bool)
+        for annotation in sorted(own, key=lambda a: a["iscrowd"], reverse=True):
+            masks = mask_util.decode(
+                mask_util.frPyObjects(annotation["segmentation"], *labels.shape)
+            )
+            drawn = masks.reshape(*labels.shape, -1).any(axis=2)
+            # holes are not annotated, and a pixel at the outline may count or not
+            near = {
+                axis: drawn != np.roll(drawn, step, axis) for axis in (0, 1) for step in (-1, 1)
+            }
+            border |= np.logical_or.reduce(list(near.values()))
+            expected[drawn] = IGNORED if annotation["iscrowd"] else annotation["category_id"]
+        num_ignored += (labels == IGNORED).sum()
+        assert (labels == expected)[~border].mean() > 0.97, path
+    assert num_ignored > 0
 
 
 @pytest.mark.parametrize(
