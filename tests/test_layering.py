@@ -51,7 +51,8 @@ ALLOWED = {
     | {"detectron2", "omegaconf", "PIL", "torchvision", "tqdm"}
     | {"av", "supervision", "safetensors"},  # extras
     # a report can be made where there is neither torch nor Detectron2
-    "mimdet.report": {"numpy", "pycocotools", "PIL", "jinja2", "markupsafe", "mimdet.whole_files"},
+    "mimdet.report": {"numpy", "pycocotools", "PIL", "jinja2", "markupsafe", "tqdm", "yaml"}
+    | {"mimdet.whole_files"},
     "mimdet.config": {
         "mimdet.find_config",
         "mimdet.trusted",
