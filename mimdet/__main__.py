@@ -26,6 +26,7 @@ _TOOLS = {
     "groups": "print_param_groups",
     "report": "report",
     "toy": "make_toy_dataset",
+    "ade20k": "prepare_ade20k",
 }
 _TRAINING = {
     "train": ([], "Train any config, or resume."),

@@ -35,7 +35,8 @@ ALLOWED = {
     # ranks; instances; pictures, run-length masks and polygons; annotation files
     "mimdet.data": _EVERYWHERE
     | {"detectron2.data", "detectron2.structures", "detectron2.utils"}
-    | {"PIL", "pycocotools", "shapely", "msgspec"},
+    | {"PIL", "pycocotools", "shapely", "msgspec"}
+    | {"mimdet.whole_files"},
     # preflight compares config, data and files before anything is built
     "mimdet.engine": _EVERYWHERE
     | {"detectron2.engine", "detectron2.utils", "detectron2.config", "detectron2.data"}
@@ -71,7 +72,7 @@ ALLOWED = {
     "mimdet.yaml_check": {"mimdet.trusted", "yaml"},
     "mimdet.__main__": {"mimdet.installed"},
     "configs": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf"},
-    "tools": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf", "torchvision", "PIL"},
+    "tools": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf", "torchvision", "PIL", "tqdm"},
     "lazyconfig_train_net": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf"},
     "detectron2": {
         *("torch", "torchvision", "fvcore", "iopath", "omegaconf", "hydra", "pycocotools"),

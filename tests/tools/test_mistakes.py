@@ -53,6 +53,7 @@ MISSING = [
     ("export_checkpoint {mae} --encoder lost/e.pth", "there is no folder"),
     ("report lost", "a report needs the folder of a run, and lost is none"),
     ("make_toy_dataset {file}/lost", "Not a directory: '{file}"),
+    ("prepare_ade20k lost", "lost must be the folder ADEChallengeData2016"),
 ]
 
 
