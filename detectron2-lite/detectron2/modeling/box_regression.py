@@ -59,14 +59,11 @@ class Box2BoxTransform:
                 f"{len(src_boxes)}); check proposals and ground truth"
             ),
         )
-        src_x, src_y, src_w, src_h = _centers_and_sizes(src_boxes)
-        target_x, target_y, target_w, target_h = _centers_and_sizes(target_boxes)
         wx, wy, ww, wh = self.weights
-        dx = wx * (target_x - src_x) / src_w
-        dy = wy * (target_y - src_y) / src_h
-        dw = ww * torch.log(target_w / src_w)
-        dh = wh * torch.log(target_h / src_h)
-        return torch.stack((dx, dy, dw, dh), dim=1)
+        src_center, src_size = _centers_and_sizes(src_boxes)
+        center, size = _centers_and_sizes(target_boxes)
+        shift = (center - src_center) * _pair(wx, wy, center) / src_size
+        return torch.cat((shift, torch.log(size / src_size) * _pair(ww, wh, size)), dim=1)
 
     def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
         """Decode `deltas` relative to `boxes`.
@@ -79,17 +76,15 @@ class Box2BoxTransform:
             (N, k*4) float32 xyxy boxes, side by side like the deltas.
         """
         # Half precision has too few bits for pixel coordinates, so decode in float32 under AMP too.
+        # (N, k, 2) each; the sources are (N, 1, 2), for all sets of a row.
         deltas = deltas.float()
-        x, y, w, h = (v[:, None] for v in _centers_and_sizes(boxes.to(deltas.dtype)))
+        shift, log_scale = deltas.unflatten(1, (-1, 4)).split(2, dim=2)
+        center, size = (v[:, None] for v in _centers_and_sizes(boxes.to(deltas.dtype)))
         wx, wy, ww, wh = self.weights
-        dx = deltas[:, 0::4] / wx
-        dy = deltas[:, 1::4] / wy
-        dw = torch.clamp(deltas[:, 2::4] / ww, max=self.scale_clamp)
-        dh = torch.clamp(deltas[:, 3::4] / wh, max=self.scale_clamp)
-        center_x, center_y = dx * w + x, dy * h + y
-        half_w, half_h = 0.5 * (torch.exp(dw) * w), 0.5 * (torch.exp(dh) * h)
-        corners = (center_x - half_w, center_y - half_h, center_x + half_w, center_y + half_h)
-        return torch.stack(corners, dim=-1).reshape(deltas.shape)  # (N, k, 4) -> (N, k*4)
+        center = shift / _pair(wx, wy, shift) * size + center
+        scale = torch.exp((log_scale / _pair(ww, wh, shift)).clamp(max=self.scale_clamp))
+        half = 0.5 * (scale * size)
+        return torch.cat((center - half, center + half), dim=2).flatten(1)  # (N, k, 4) -> (N, k*4)
 
 
 def box_regression_loss(
@@ -99,19 +94,20 @@ def box_regression_loss(
     box2box_transform: Box2BoxTransform,
     loss_type: str,
     smooth_l1_beta: float,
+    positive: Tensor | None = None,
 ) -> Tensor:
-    """Sum of the box regression losses of the given rows.
-
-    The caller selects the foreground rows first, so that nothing is computed for background.
+    """Sum of the box regression losses of the foreground rows.
 
     Args:
-        anchors: (N, 4) xyxy source boxes (anchors or proposals) of the foreground rows.
+        anchors: (N, 4) xyxy source boxes (anchors or proposals).
         pred_deltas: (N, 4) predicted deltas.
         gt_boxes: (N, 4) xyxy matched ground truth boxes.
         box2box_transform: coder between boxes and deltas.
         loss_type: "smooth_l1" compares deltas; "giou", "diou" and "ciou" compare decoded boxes.
         smooth_l1_beta: where the smooth L1 loss turns from quadratic to linear; below 1e-5 it is
             the L1 loss. Not used by the other types.
+        positive: (N,) bool, the rows that count, whose number the host then need not wait for;
+            None where the caller has selected them.
 
     Returns:
         Scalar; 0 with a gradient path when N is 0.
@@ -122,15 +118,24 @@ def box_regression_loss(
     Reference: GIoU: Rezatofighi et al. 2019, arXiv 1902.09630; DIoU and CIoU: Zheng et al. 2020,
     arXiv 1911.08287.
     """
+    others = None if positive is None else ~positive[:, None]  # (N, 1)
+    if others is not None:
+        pred_deltas = pred_deltas.masked_fill(others, 0.0)
     if loss_type == "smooth_l1":
         target_deltas = box2box_transform.get_deltas(anchors, gt_boxes)
-        return smooth_l1_loss(pred_deltas, target_deltas, beta=smooth_l1_beta, reduction="sum")
-    if loss_type not in _OVERLAP_LOSSES:
+        losses = smooth_l1_loss(pred_deltas, target_deltas, smooth_l1_beta)  # (N, 4)
+    elif loss_type in _OVERLAP_LOSSES:
+        pred_boxes = box2box_transform.apply_deltas(pred_deltas, anchors)
+        losses = _OVERLAP_LOSSES[loss_type](pred_boxes, gt_boxes)[:, None]  # (N, 1)
+    else:
         raise ValueError(
             f"box_reg_loss_type must be one of {['smooth_l1', *_OVERLAP_LOSSES]}, got {loss_type!r}"
         )
-    pred_boxes = box2box_transform.apply_deltas(pred_deltas, anchors)
-    return _OVERLAP_LOSSES[loss_type](pred_boxes, gt_boxes, reduction="sum")
+    if others is not None:
+        # Filled before and after: numbers of other rows that are not finite reach neither the loss
+        # nor, as 0 * NaN, a gradient.
+        losses = losses.masked_fill(others, 0.0)
+    return losses.sum()
 
 
 def positive_rows(
@@ -160,8 +165,13 @@ def positive_rows(
     )
 
 
-def _centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(N, 4) xyxy boxes -> centre x, centre y, width, height, each (N,)."""
-    x0, y0, x1, y1 = boxes.unbind(dim=1)
-    width, height = x1 - x0, y1 - y0
-    return x0 + 0.5 * width, y0 + 0.5 * height, width, height
+def _centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, 4) xyxy boxes -> centres and sizes, x and y of each: (N, 2)."""
+    low, high = boxes.split(2, dim=1)
+    size = high - low
+    return low + 0.5 * size, size
+
+
+def _pair(x: float, y: float, like: Tensor) -> float | Tensor:
+    """The factors of x and y; equal ones, the rule, need no tensor that is sent to the device."""
+    return x if x == y else like.new_tensor((x, y))

@@ -35,4 +35,8 @@ class LossWeights:
 
     def apply(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """Multiply every loss by its factor; a loss unknown at construction keeps its value."""
-        return {name: loss * self.factors.get(name, 1.0) for name, loss in losses.items()}
+        factors = {name: self.factors.get(name, 1.0) for name in losses}
+        return {
+            name: loss if factors[name] == 1.0 else loss * factors[name]
+            for name, loss in losses.items()
+        }

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from detectron2.layers import Conv2d, cat
 from detectron2.modeling.anchor_generator import by_anchor
-from detectron2.modeling.box_regression import Box2BoxTransform, box_regression_loss, positive_rows
+from detectron2.modeling.box_regression import Box2BoxTransform, box_regression_loss
 from detectron2.modeling.loss_weights import LossWeights
 from detectron2.modeling.matcher import Matcher, matched_boxes
-from detectron2.modeling.proposal_generator.proposal_utils import suppress_proposals, top_scoring
-from detectron2.modeling.sampling import subsample_labels_of_images, true_positions
+from detectron2.modeling.proposal_generator.proposal_utils import suppress_proposals
+from detectron2.modeling.sampling import subsample_labels_of_images
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
+from detectron2.utils.checks import assert_all
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.memory import retry_if_cuda_oom
 
@@ -241,40 +242,52 @@ class RPN(nn.Module):
 
         Returns:
             `loss_rpn_cls` and `loss_rpn_loc`, weighted scalars.
+
+        Raises:
+            AssertionError: more anchors of an image are labelled than `batch_size_per_image`.
         """
         labels = torch.stack(gt_labels)  # (N, R)
-        positive, sampled = labels == 1, labels >= 0
-        num_images = len(gt_labels)
-        self._log_counts(positive, sampled, num_images)
-
-        # Positions instead of bools: each index by bools waits for the device once more.
-        rows, positives = true_positions(sampled, positive)
-        loss_cls = F.binary_cross_entropy_with_logits(
-            cat(pred_objectness_logits, dim=1)[rows],
-            labels[rows].to(torch.float32),
-            reduction="sum",
+        num_images, count = len(labels), self.batch_size_per_image
+        # The sampled anchors, filled up by others without a weight: so the host need not wait for
+        # their number.
+        first = (labels >= 0).byte().topk(min(count + 1, labels.shape[1]), dim=1)
+        assert_all(
+            first.values[:, count:] == 0,
+            "at most batch_size_per_image anchors of an image may have a label >= 0",
+            lambda: f"more than {count}",
         )
+        rows = first.indices[:, :count]  # (N, count)
+        labels = labels.gather(1, rows)
+        self._log_counts(labels)
+        sampled, positive = labels >= 0, labels == 1
+        logits = cat(pred_objectness_logits, dim=1).gather(1, rows)
+        loss_cls = F.binary_cross_entropy_with_logits(
+            logits, positive.float(), weight=sampled, reduction="sum"
+        )
+        index = rows[..., None].expand(-1, -1, 4)
         loss_loc = box_regression_loss(
-            *positive_rows(anchors, pred_anchor_deltas, gt_boxes, positives),
+            Boxes.cat(anchors).tensor[rows.flatten()],
+            cat(pred_anchor_deltas, dim=1).gather(1, index).flatten(0, 1),
+            torch.stack(gt_boxes).gather(1, index).flatten(0, 1),
             self.box2box_transform,
             self.box_reg_loss_type,
             self.smooth_l1_beta,
+            positive.flatten(),
         )
-        normalizer = self.batch_size_per_image * num_images
+        normalizer = count * num_images
         return self.loss_weights.apply(
             {"loss_rpn_cls": loss_cls / normalizer, "loss_rpn_loc": loss_loc / normalizer}
         )
 
     @staticmethod
-    def _log_counts(positive: Tensor, sampled: Tensor, num_images: int) -> None:
-        def scalars(counts: list[float]) -> dict[str, float]:
-            num_positive, num_sampled = counts
+    def _log_counts(labels: Tensor) -> None:
+        def scalars(labels_: list[float]) -> dict[str, float]:
             return {
-                "rpn/num_pos_anchors": num_positive / num_images,
-                "rpn/num_neg_anchors": (num_sampled - num_positive) / num_images,
+                "rpn/num_pos_anchors": labels_.count(1) / len(labels),
+                "rpn/num_neg_anchors": labels_.count(0) / len(labels),
             }
 
-        get_event_storage().put_deferred(torch.stack([positive.sum(), sampled.sum()]), scalars)
+        get_event_storage().put_deferred(labels.flatten(), scalars)
 
     @torch.no_grad()
     def predict_proposals(
@@ -298,20 +311,23 @@ class RPN(nn.Module):
         Returns:
             See `find_top_rpn_proposals`.
         """
-        boxes, scores = [], []
-        levels = zip(anchors, pred_objectness_logits, pred_anchor_deltas, strict=True)
-        for level_anchors, logits, deltas in levels:
-            top_scores, positions, top_deltas = top_scoring(
-                logits, self.pre_nms_topk[self.training], deltas
+        scores, rows, start = [], [], 0
+        for logits in pred_objectness_logits:
+            top_scores, positions = logits.topk(
+                min(self.pre_nms_topk[self.training], logits.shape[1]), dim=1
             )
-            top_anchors = level_anchors.tensor[positions]  # (N, k, 4)
-            decoded = self.box2box_transform.apply_deltas(
-                top_deltas.flatten(0, 1), top_anchors.flatten(0, 1)
-            )
-            boxes.append(decoded.view_as(top_anchors))
             scores.append(top_scores)
+            rows.append(positions + start if start else positions)
+            start += logits.shape[1]
+        # The best of all levels are decoded at once.
+        index = cat(rows, dim=1)[..., None].expand(-1, -1, 4)  # (N, k, 4)
+        top_anchors = Boxes.cat(anchors).tensor[index[..., 0]]
+        top_deltas = cat(pred_anchor_deltas, dim=1).gather(1, index)
+        boxes = self.box2box_transform.apply_deltas(
+            top_deltas.flatten(0, 1), top_anchors.flatten(0, 1)
+        ).view_as(top_anchors)
         return suppress_proposals(
-            boxes,
+            boxes.split([len(of_level[0]) for of_level in rows], dim=1),
             scores,
             image_sizes,
             self.nms_thresh,
