@@ -101,7 +101,7 @@ def test_a_saved_config_that_would_run_code_is_refused(failure, tmp_path):
 def test_a_sample_ratio_out_of_range_is_refused(failure, ratio):
     assert failure(f"{RATIO}={ratio}") == (
         f"sample_ratio must be in (0, 1], got {ratio} (model.backbone.bottom_up.sample_ratio); "
-        "1.0 keeps all tokens"
+        "1.0 keeps all tokens, and a range is [lowest, highest]"
     )
 
 

@@ -27,11 +27,22 @@ def _whole(least: int) -> _Rule:
 _COUNT = _whole(1)
 _SHARE = _Rule("a number above 0, up to 1", lambda v: _is_number(v) and 0 < v <= 1)
 
+
+def _is_range_of_shares(value: Any) -> bool:
+    low, high = value
+    return _SHARE.holds(low) and _SHARE.holds(high) and low <= high
+
+
+_SHARE_OR_RANGE = _Rule(
+    f"{_SHARE.must}, or [lowest, highest] of two such numbers",
+    lambda v: _is_range_of_shares(v) if isinstance(v, list) else _SHARE.holds(v),
+)
+
 # The rules of an evaluation are those of a training too.
 _OF_EVALUATION = {
     "train.device": _Rule('a device that torch knows, such as "cuda" or "cpu"', torch.device),
     "train.eval_sample_ratio": _SHARE,
-    "model.backbone.bottom_up.sample_ratio": _SHARE,
+    "model.backbone.bottom_up.sample_ratio": _SHARE_OR_RANGE,
     "dataloader.test.num_workers": _whole(0),
 }
 _OF_TRAINING = {
@@ -61,7 +72,9 @@ def check_values(cfg: DictConfig, eval_only: bool) -> list[str]:
     errors = []
     for key, rule in (_OF_EVALUATION if eval_only else _OF_TRAINING).items():
         value = OmegaConf.select(cfg, key)
-        if value is None or OmegaConf.is_config(value) or _holds(rule, value):
+        if OmegaConf.is_list(value):
+            value = list(value)
+        if value is None or OmegaConf.is_dict(value) or _holds(rule, value):
             continue
         errors.append(f"{key} must be {rule.must}, got {value!r}")
     return errors
@@ -70,5 +83,5 @@ def check_values(cfg: DictConfig, eval_only: bool) -> list[str]:
 def _holds(rule: _Rule, value: Any) -> bool:
     try:
         return bool(rule.holds(value))
-    except (RuntimeError, TypeError):  # torch's answer to a device that it does not know
+    except (RuntimeError, TypeError, ValueError):  # among them torch's to a device unknown to it
         return False

@@ -15,6 +15,8 @@ DEVICE = 'a device that torch knows, such as "cuda" or "cpu"'
 CONFIGS = REPOSITORY / "configs"
 RUNS = sorted(p for p in CONFIGS.rglob("*_*.py") if "common" not in p.parts)
 
+SHARE_OR_RANGE = "a number above 0, up to 1, or [lowest, highest] of two such numbers"
+
 REFUSED = [
     ("train.device", "foo", DEVICE),
     ("train.ema.decay", 2, "a number between 0 and 1"),
@@ -23,7 +25,9 @@ REFUSED = [
     ("train.eval_period", -1, "a whole number from 0"),
     ("train.checkpointer.period", 0, "a whole number from 1"),
     ("train.max_iter", 0, "a whole number from 1"),
-    (RATIO, 7, "a number above 0, up to 1"),
+    (RATIO, 7, SHARE_OR_RANGE),
+    (RATIO, [0.5, 0.25], SHARE_OR_RANGE),
+    (RATIO, [0.5], SHARE_OR_RANGE),
     ("train.eval_sample_ratio", 0, "a number above 0, up to 1"),
     ("train.clip_grad.max_norm", -1, "a number above 0"),
     ("train.clip_grad.max_norm", float("nan"), "a number above 0"),

@@ -18,14 +18,14 @@ from torch import nn
 
 from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import ImageList
+from detectron2.utils.events import EventStorage
 from mimdet.modeling.backbone.mimdet import (
     ConvStem,
     MIMDetBackbone,
     MIMDetDecoder,
     MIMDetEncoder,
-    padding_mask,
-    sample_tokens,
 )
+from mimdet.modeling.backbone.token_sampling import padding_mask
 
 FILLS = {"v10": "mask", "v12": "conv"}
 CASES = [(variant, index) for variant in FILLS for index in (0, 1)]
@@ -185,11 +185,6 @@ def test_feature_shapes_follow_output_shape():
     assert backbone.size_divisibility == 32
 
 
-def test_padding_mask_marks_tokens_that_touch_no_real_pixel():
-    mask = padding_mask([(17, 32), (32, 1)], (2, 3), 16, torch.device("cpu"))
-    assert mask.int().tolist() == [[[0, 0, 1], [0, 0, 1]], [[0, 1, 1], [0, 1, 1]]]
-
-
 @pytest.mark.parametrize("patch_size", [8, 16, 32])
 def test_padding_is_told_by_the_strides_of_the_tokens_whatever_patch_is_declared(patch_size):
     torch.manual_seed(0)
@@ -203,24 +198,6 @@ def test_padding_is_told_by_the_strides_of_the_tokens_whatever_patch_is_declared
     assert kept[0] == {0, 4, 8} | {1, 2, 3, 5, 6}  # all that are real, then padding in order
     assert kept[1] < {0, 1, 2, 4, 5, 6, 8, 9, 10}
     assert encoder.pos_embed.shape[1] == 1 + (64 // patch_size) ** 2
-
-
-def test_sampling_keeps_padding_only_when_real_tokens_run_out():
-    is_padding = torch.tensor([[False] * 6 + [True] * 2, [False] * 2 + [True] * 6])
-    kept = sample_tokens(is_padding, 0.5)
-    assert kept.shape == (2, 4)
-    assert kept[0].max() < 6
-    assert set(kept[1, :2].tolist()) == {0, 1}
-    assert kept[1, 2:].tolist() == [2, 3]  # ties among padding are broken by position
-
-
-def test_sampled_tokens_are_distinct_and_follow_the_generator():
-    is_padding = torch.zeros(3, 50, dtype=torch.bool)
-    first = sample_tokens(is_padding, 0.25, torch.Generator().manual_seed(1))
-    again = sample_tokens(is_padding, 0.25, torch.Generator().manual_seed(1))
-    assert torch.equal(first, again)
-    assert all(len(set(row)) == 12 for row in first.tolist())
-    assert not torch.equal(first, sample_tokens(is_padding, 0.25, torch.Generator().manual_seed(2)))
 
 
 def test_a_seeded_evaluation_repeats_and_leaves_the_global_generator_alone(caplog):
@@ -238,6 +215,55 @@ def test_a_seeded_evaluation_repeats_and_leaves_the_global_generator_alone(caplo
 def test_an_unseeded_evaluation_draws_anew_for_each_batch():
     backbone, images = tiny(sample_ratio=0.5).eval(), batch((64, 64), padded=(64, 64))
     assert not torch.equal(backbone(images)["c4"], backbone(images)["c4"])
+
+
+def test_a_seeded_evaluation_with_even_samples_repeats_and_differs_from_a_random_one():
+    images = batch((64, 64), padded=(64, 64))
+    options = dict(sample_ratio=0.5, sample_seed=3)
+    even = tiny(sampler="stratified", **options).eval()
+    first, second = even(images)["c4"], even(images)["c4"]
+    assert torch.equal(first, second)
+    assert not torch.equal(first, tiny(**options).eval()(images)["c4"])
+
+
+def test_a_range_of_ratios_gives_each_training_iteration_its_own_share(monkeypatch):
+    parts, images, seen = tiny(), batch((64, 64), padded=(64, 64)), []
+    net = MIMDetBackbone(parts.encoder, parts.decoder, sample_ratio=[0.25, 1.0]).train()
+    encode = net.encoder.forward
+
+    def forward(x: ImageList, ratio: float, *rest):
+        seen.append(ratio)
+        return encode(x, ratio, *rest)
+
+    monkeypatch.setattr(net.encoder, "forward", forward)
+    for rank in range(2):  # whose random numbers differ
+        torch.manual_seed(rank)
+        for iteration in range(60):
+            with EventStorage(iteration):
+                net(images)
+    first, second = seen[:60], seen[60:]
+    assert first == second and len(set(first)) == 60
+    assert 0.25 <= min(first) < 0.3 and 0.95 < max(first) <= 1.0
+    assert sum(first) / 60 == pytest.approx(0.625, abs=0.08)
+    seen.clear()
+    net(images)  # without a training around it
+    net.eval()(images)
+    net.sample_ratio = 0.5  # as evaluations set it
+    net(images)
+    assert seen == [1.0, 1.0, 0.5]
+
+
+@pytest.mark.parametrize("ratio", [[0.5, 0.25], [0.0, 0.5], [0.5, 1.25]])
+def test_a_range_out_of_order_or_bounds_is_refused(ratio):
+    parts = tiny()
+    with pytest.raises(ValueError, match=r"got \[.*a range is \[lowest, highest\]"):
+        MIMDetBackbone(parts.encoder, parts.decoder, sample_ratio=ratio)
+
+
+def test_an_unknown_sampler_is_refused():
+    parts = tiny()
+    with pytest.raises(ValueError, match="sampler must be one of .*, got 'blue'"):
+        MIMDetBackbone(parts.encoder, parts.decoder, sample_ratio=1.0, sampler="blue")
 
 
 @pytest.mark.parametrize("ratio", [0, 1.5, -0.25])

@@ -50,6 +50,12 @@ def test_an_image_has_the_same_features_alone_and_in_any_batch(ratio, fill_kind)
             torch.testing.assert_close(got, alone[i], atol=1e-5, rtol=0)
 
 
+def test_stratified_samples_do_not_depend_on_the_batch_either():
+    net = backbone(0.5, sampler="stratified")
+    alone, together = (features(net, *sizes)[-1] for sizes in (SIZES[2:], SIZES))
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
 def test_as_published_they_depend_on_the_batch():
     net = backbone(1.0, padding="attend")
     together, alone = features(net, *SIZES)[2], features(net, SIZES[2])[0]

@@ -12,7 +12,7 @@ Reference:
 """
 
 import logging
-import math
+import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from detectron2.modeling import Backbone
 from detectron2.structures import ImageList
+from detectron2.utils.events import get_event_storage, has_event_storage
 from mimdet.layers.block import Block, drop_path_rates, mae_layer_norm, run, run_all
 from mimdet.layers.init import init_transformer_weights
 from mimdet.layers.layout import map_to_tokens, token_index, tokens_to_map
@@ -32,6 +33,13 @@ from mimdet.modeling.backbone.real_tokens import (
     sample_real_tokens,
     stem_of_each,
     table_of_each,
+)
+from mimdet.modeling.backbone.token_sampling import (
+    SAMPLERS,
+    Sampler,
+    padding_mask,
+    random_noise,
+    sample_tokens,
 )
 
 logger = logging.getLogger(__name__)
@@ -168,7 +176,11 @@ class MIMDetEncoder(nn.Module, TablesOfAnyGrid):
         self.apply(init_transformer_weights)
 
     def forward(
-        self, images: ImageList, sample_ratio: float, generator: torch.Generator | None = None
+        self,
+        images: ImageList,
+        sample_ratio: float,
+        generator: torch.Generator | None = None,
+        sampler: Sampler = random_noise,
     ) -> EncoderOutput:
         """Encode a share of the tokens of a padded batch.
 
@@ -176,6 +188,7 @@ class MIMDetEncoder(nn.Module, TablesOfAnyGrid):
             images: tensor (B, 3, H, W), H and W multiples of the stem's stride.
             sample_ratio: share of tokens kept, in (0, 1].
             generator: source of the sampling noise; the global one by default.
+            sampler: one of `SAMPLERS`.
         """
         stem = self.patch_embed(images.tensor)
         h, w = stem[-1].shape[-2:]
@@ -186,13 +199,18 @@ class MIMDetEncoder(nn.Module, TablesOfAnyGrid):
         if self.training or sample_ratio < 1:
             stride = self.patch_embed.strides[-1]
             is_padding = padding_mask(images.image_sizes, (h, w), stride, tokens.device)
-            ids_keep = sample_tokens(is_padding.flatten(1), sample_ratio, generator)
+            noise = sampler((len(tokens), h, w), tokens.device, generator)
+            ids_keep = sample_tokens(noise.flatten(1), is_padding.flatten(1), sample_ratio)
             tokens = tokens.gather(1, token_index(ids_keep, tokens.shape[-1]))
         tokens = run_all(self.blocks, tokens, self.checkpointing)
         return EncoderOutput(stem, self.norm(tokens), ids_keep)
 
     def forward_real(
-        self, images: ImageList, sample_ratio: float, generator: torch.Generator | None = None
+        self,
+        images: ImageList,
+        sample_ratio: float,
+        generator: torch.Generator | None = None,
+        sampler: Sampler = random_noise,
     ) -> EncoderOutput:
         """Like `forward`, but of real tokens alone, whatever else is in the batch.
 
@@ -209,71 +227,12 @@ class MIMDetEncoder(nn.Module, TablesOfAnyGrid):
         is_real = ~padding_mask(images.image_sizes, grid, stride, device).flatten(1)
         ids_keep, counts = None, is_real
         if self.training or sample_ratio < 1:
-            ids_keep, counts = sample_real_tokens(grids, grid, sample_ratio, device, generator)
+            ids_keep, counts = sample_real_tokens(
+                grids, grid, sample_ratio, device, generator, sampler
+            )
             tokens = tokens.gather(1, token_index(ids_keep, tokens.shape[-1]))
         tokens = run_all(self.blocks, tokens, self.checkpointing, attended=counts)
         return EncoderOutput(stem, self.norm(tokens), ids_keep, is_real, counts, grids)
-
-
-def padding_mask(
-    image_sizes: Sequence[tuple[int, int]],
-    grid: tuple[int, int],
-    stride: int,
-    device: torch.device,
-) -> Tensor:
-    """Mark the tokens that lie wholly outside their image.
-
-    Args:
-        image_sizes: true (height, width) of each image in pixels.
-        grid: (h, w) of the padded batch.
-        stride: side of a token in pixels; a token that touches one real pixel is no padding.
-        device: where the mask is wanted.
-
-    Returns:
-        (B, h, w) bool, True = padding.
-    """
-    cells = [(math.ceil(hh / stride), math.ceil(ww / stride)) for hh, ww in image_sizes]
-    to_gpu = torch.device(device).type == "cuda"  # whose later work comes after the copy
-    valid = torch.tensor(cells).to(device, non_blocking=to_gpu)  # (B, 2)
-    rows = torch.arange(grid[0], device=device)[None, :] >= valid[:, :1]  # (B, h)
-    columns = torch.arange(grid[1], device=device)[None, :] >= valid[:, 1:]  # (B, w)
-    return rows[:, :, None] | columns[:, None, :]
-
-
-def sample_tokens(
-    is_padding: Tensor, sample_ratio: float, generator: torch.Generator | None = None
-) -> Tensor:
-    """Choose the tokens to encode, padding last.
-
-    Every image of the batch keeps ``K = int(L * sample_ratio)`` tokens, so an image with much
-    padding keeps a larger share of its real tokens.
-
-    Args:
-        is_padding: (B, L) bool, True where the token lies outside the true image.
-        sample_ratio: share kept, in (0, 1].
-        generator: source of the noise; the global one by default.
-
-    Returns:
-        (B, K) int64 raster positions, in the random order in which the encoder gets them.
-
-    Raises:
-        ValueError: if `sample_ratio` keeps no token.
-
-    Reference:
-        Fang et al. 2022, arXiv 2204.02964, section 3. Ties among padding tokens are broken by
-        position here (stable sort), where the release leaves them to the sort at hand.
-    """
-    B, L = is_padding.shape
-    num_keep = int(L * sample_ratio)
-    if num_keep == 0:
-        raise ValueError(
-            f"sample_ratio must keep at least one token, got {sample_ratio} for {L} tokens "
-            "(model.backbone.bottom_up.sample_ratio); raise it or use larger images"
-        )
-    # torch.rand's numbers; itself it takes no generator while a graph of any size is traced
-    noise = torch.empty(B, L, device=is_padding.device).uniform_(generator=generator)
-    noise = noise.masked_fill(is_padding, 100.0)  # sorts after every real token
-    return noise.argsort(dim=1, stable=True)[:, :num_keep]
 
 
 class MIMDetDecoder(nn.Module, TablesOfAnyGrid):
@@ -377,7 +336,9 @@ class MIMDetBackbone(Backbone):
         encoder: the sampled ViT with its stem.
         decoder: completes the sampled tokens.
         sample_ratio: share of tokens the encoder sees, in (0, 1]. Training uses 0.25 to 0.5;
-            published results are evaluated at 1.0.
+            published results are evaluated at 1.0. A range, as [0.25, 1.0], draws the share of each
+            training iteration from it, so that one model serves every ratio; evaluations then see
+            all tokens unless they say otherwise.
         size_divisibility: padded images have sides that are a multiple of this, in pixels; a
             multiple of c5's stride.
         _out_feature_channels: channels of c2..c5. They follow from encoder and decoder, as do the
@@ -390,10 +351,12 @@ class MIMDetBackbone(Backbone):
             pads is a token like others, so an image's features depend on its batch mates.
             "exclude": the share is one of each image's own tokens, nothing attends to padding, and
             an image has the features that it has alone (FPN's convolutions still meet the border).
+        sampler: "random", as published, or "stratified", whose tokens are spread evenly over the
+            image: the result of an evaluation depends less on the seed.
 
     Raises:
-        ValueError: if `sample_ratio` is out of range, `padding` is unknown, or what is said twice
-            does not agree.
+        ValueError: if `sample_ratio` is out of range, `padding` or `sampler` is unknown, or what is
+            said twice does not agree.
 
     Reference:
         Fang et al. 2022, arXiv 2204.02964, section 3.
@@ -403,29 +366,33 @@ class MIMDetBackbone(Backbone):
         self,
         encoder: MIMDetEncoder,
         decoder: MIMDetDecoder,
-        sample_ratio: float,
+        sample_ratio: float | Sequence[float],
         size_divisibility: int = 32,
         _out_feature_channels: Sequence[int] | None = None,
         _out_feature_strides: Sequence[int] | None = None,
         sample_seed: int | None = None,
         padding: str = "attend",
+        sampler: str = "random",
     ):
         super().__init__()
-        if padding not in _PADDINGS:
-            raise ValueError(
-                f"padding must be one of {_PADDINGS}, got {padding!r} "
-                "(model.backbone.bottom_up.padding)"
-            )
-        if not 0 < sample_ratio <= 1:
+        _must_be_one_of("padding", padding, _PADDINGS)
+        _must_be_one_of("sampler", sampler, tuple(SAMPLERS))
+        is_range = isinstance(sample_ratio, Sequence)
+        low, high = sample_ratio if is_range else (sample_ratio, sample_ratio)
+        if not 0 < low <= high <= 1:
             raise ValueError(
                 f"sample_ratio must be in (0, 1], got {sample_ratio} "
-                "(model.backbone.bottom_up.sample_ratio); 1.0 keeps all tokens"
+                "(model.backbone.bottom_up.sample_ratio); 1.0 keeps all tokens, and a range is "
+                "[lowest, highest]"
             )
         self.encoder = encoder
         self.decoder = decoder
-        self.sample_ratio = sample_ratio
+        # What `forward` goes by outside of a training over a range: callers may set it.
+        self.sample_ratio = 1.0 if is_range else sample_ratio
+        self.sample_range = (low, high) if is_range else None
         self.sample_seed = sample_seed
         self.sample_padding = padding
+        self.sampler = sampler
         self._sampling_logged = False
         stem, width = encoder.patch_embed, decoder.decoder_embed.out_features
         channels = [*stem.out_channels[:2], width, width]
@@ -467,7 +434,11 @@ class MIMDetBackbone(Backbone):
                 "use mimdet.modeling.meta_arch.GeneralizedRCNNImageListForward as the detector"
             )
         encode = self.encoder.forward_real if self.sample_padding == "exclude" else self.encoder
-        encoded = encode(images, self.sample_ratio, self._generator(images.tensor.device))
+        ratio = self.sample_ratio
+        if self.training and self.sample_range is not None:
+            ratio = _ratio_of_iteration(*self.sample_range)
+        generator = self._generator(images.tensor.device)
+        encoded = encode(images, ratio, generator, SAMPLERS[self.sampler])
         c4 = self.decoder(encoded)
         return {
             "c2": encoded.stem[0],
@@ -490,6 +461,24 @@ class MIMDetBackbone(Backbone):
         if self.sample_seed is None:
             return None
         return torch.Generator(device).manual_seed(self.sample_seed)
+
+
+def _ratio_of_iteration(low: float, high: float) -> float:
+    """A share between both, drawn anew in each iteration; the highest outside of a training.
+
+    It follows from the iteration alone: all ranks, which wait for each other, have the same share,
+    and so have the pieces of an accumulated batch and a training that is resumed.
+    """
+    if not has_event_storage():
+        return high
+    return random.Random(get_event_storage().iter).uniform(low, high)
+
+
+def _must_be_one_of(key: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(
+            f"{key} must be one of {known}, got {value!r} (model.backbone.bottom_up.{key})"
+        )
 
 
 def _must_agree(key: str, said: int | Sequence[int] | None, derived: int | list[int]) -> None:

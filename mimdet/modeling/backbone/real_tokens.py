@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mimdet.modeling.backbone.token_sampling import Sampler, random_noise
+
 Size = tuple[int, int]
 
 
@@ -64,6 +66,7 @@ def sample_real_tokens(
     sample_ratio: float,
     device: torch.device,
     generator: torch.Generator | None = None,
+    sampler: Sampler = random_noise,
 ) -> tuple[Tensor, Tensor]:
     """Choose a share of each image's own tokens.
 
@@ -77,6 +80,7 @@ def sample_real_tokens(
         sample_ratio: share kept, in (0, 1].
         device: where the result is wanted.
         generator: source of the noise; the global one by default.
+        sampler: gives the noise, see `token_sampling.SAMPLERS`.
 
     Returns:
         ids_keep (B, K) int64, raster positions in `grid`, where K is the largest number kept; and
@@ -86,7 +90,7 @@ def sample_real_tokens(
     for own in grids:
         if generator is not None:
             generator.manual_seed(generator.initial_seed())
-        drawn = torch.empty(1, 1, *own, device=device).uniform_(generator=generator)
+        drawn = sampler((1, *own), device, generator)
         noise.append(_padded(drawn, grid, value=100.0))  # sorts after every real token
     counts = [max(int(rows * columns * sample_ratio), 1) for rows, columns in grids]
     order = torch.cat(noise).flatten(1).argsort(dim=1, stable=True)
