@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-r"""Write pictures of a model's detections next to the ground truth, of boxes and of masks.
+r"""Write pictures of predictions next to the ground truth: boxes, masks, or classes of pixels.
 
 Images without objects are drawn too: what is detected there are false alarms. A picture lies below
 the output folder as its image does in its data set.
@@ -12,6 +12,7 @@ import mimdet  # noqa: F401  (first: it says what to do without Detectron2)
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.utils.logger import setup_logger
+from mimdet.analysis.class_maps import draw_class_map_comparison
 from mimdet.analysis.pictures import picture_paths
 from mimdet.analysis.trained_model import trained_model
 from mimdet.analysis.visualize import draw_comparison
@@ -34,11 +35,15 @@ def main(argv: list[str] | None = None) -> None:
         dataset = instantiate(cfg.dataloader.test.dataset)
         paths = picture_paths(args.output, [entry["file_name"] for entry in dataset])
         mapper = instantiate(cfg.dataloader.test.mapper)
-        names = MetadataCatalog.get(cfg.dataloader.evaluator.dataset_name).thing_classes
+        metadata = MetadataCatalog.get(cfg.dataloader.evaluator.dataset_name)
+        names = metadata.get("thing_classes") or metadata.stuff_classes
         model = trained_model(cfg)
         chosen = list(zip(dataset, paths, strict=True))[: args.num_images]
         for entry, path in chosen:
-            picture = draw_comparison(model, entry, mapper(entry), names, args.score_threshold)
+            if "sem_seg_file_name" in entry:
+                picture = draw_class_map_comparison(model, entry, mapper(entry), names)
+            else:
+                picture = draw_comparison(model, entry, mapper(entry), names, args.score_threshold)
             path.parent.mkdir(parents=True, exist_ok=True)
             picture.save(path)
             print(path)

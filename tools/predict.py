@@ -1,13 +1,15 @@
 #!/usr/bin/env python
 r"""Detect objects in images and videos: pictures, and all detections in one predictions.json.
 
+A segmentor tells the class of each pixel: pictures with a legend, and label_maps/*.png.
+
     python tools/predict.py model_best.pth photos --output found
     python tools/predict.py model_best.pth 'photos/**/*.jpg' film.mp4 --output found --score 0.3
 
 The checkpoint tells its config and classes. A released one is recognised, or takes --config-file.
 """
 
-from mimdet.analysis.predict_files import PREDICTIONS, predict_files
+from mimdet.analysis.predict_files import LABEL_MAPS, PREDICTIONS, predict_files
 from mimdet.analysis.predictor import Predictor
 from mimdet.command_line import add_trust, mistakes_in_one_line, tool_parser
 
@@ -23,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=1, help="images at once; default 1")
     parser.add_argument("--device", default="auto", help="cuda, cpu, ...; default auto")
     parser.add_argument("--full-precision", action="store_true", help="on a GPU too")
-    parser.add_argument("--no-pictures", action="store_true", help="write predictions.json alone")
+    parser.add_argument("--no-pictures", action="store_true", help="write no pictures")
     parser.add_argument("--config-file", help="for a checkpoint that does not tell it")
     add_trust(parser)
     args = parser.parse_args(argv)
@@ -44,10 +46,11 @@ def main(argv: list[str] | None = None) -> None:
         written = predict_files(
             predictor, args.sources, args.output, args.batch, draw=not args.no_pictures
         )
-    print(
-        f"{written.objects} objects of score {args.score:g} or more in {written.images} images: "
-        f"{args.output}/{PREDICTIONS}"
-    )
+    images = f"{written.images} images: {args.output}/{PREDICTIONS}"
+    if written.label_maps:
+        print(f"{written.label_maps} label maps: {args.output}/{LABEL_MAPS}; classes in {images}")
+    else:
+        print(f"{written.objects} objects of score {args.score:g} or more in {images}")
     if written.unreadable:
         print(f"{len(written.unreadable)} files could not be read, first {written.unreadable[0]}")
     if not written.images:

@@ -1,5 +1,6 @@
-"""What all pictures share: panels under titles, text that can be read, names of files."""
+"""What all pictures share: panels with titles, text that can be read, colours, names of files."""
 
+import colorsys
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ GAP = 8  # pixels between two panels
 _SMALLEST_SIDE = 320  # smaller images are enlarged to this
 _LARGEST_SIDE = 4096  # unless the other side gets longer than this; JPEG ends at 65500
 _SMALLEST_TEXT = 13  # pixels
+_GOLDEN_RATIO = 0.618034
 
 
 class Panel(NamedTuple):
@@ -50,7 +52,7 @@ def side_by_side(panels: Sequence[Panel]) -> Image.Image:
         x = k * (width + GAP)
         joined.paste(panel.picture, (x, bar))
         for line, (text, color) in enumerate([(panel.title, "black"), (panel.detail, "dimgrey")]):
-            font = _font_that_fits(text, size, width - 4)
+            font = font_that_fits(text, size, width - 4)
             pen.text((x + 2, (1.35 * line + 0.2) * size), text, fill=color, font=font)
     return joined
 
@@ -60,7 +62,19 @@ def title_height(picture: Image.Image) -> int:
     return 3 * text_size(picture)
 
 
-def _font_that_fits(text: str, size: int, width: int) -> ImageFont.FreeTypeFont:
+def class_color(number: int) -> str:
+    """The colour of a class, "#rrggbb": neighbours differ in hue, others in brightness as well."""
+    hue, value = number * _GOLDEN_RATIO % 1, (1.0, 0.7, 0.85)[number % 3]
+    channels = colorsys.hsv_to_rgb(hue, 0.85, value)
+    return "#" + "".join(f"{round(255 * share):02x}" for share in channels)
+
+
+def name_of(number: int, names: Sequence[str]) -> str:
+    """What a class is called: its number, where there are fewer names."""
+    return names[number] if number < len(names) else f"class {number}"
+
+
+def font_that_fits(text: str, size: int, width: int) -> ImageFont.FreeTypeFont:
     """The default font, at most of `size`, in which the text is not wider than `width`."""
     fonts = (ImageFont.load_default(smaller) for smaller in range(size, 1, -1))
     return next((f for f in fonts if f.getlength(text) <= width), ImageFont.load_default(1))

@@ -1,4 +1,4 @@
-"""From a checkpoint and images to detections, without a config or a dataset."""
+"""From a checkpoint and images to detections or class maps, without a config or a dataset."""
 
 import contextlib
 import os
@@ -16,6 +16,8 @@ from detectron2.config import instantiate
 from detectron2.data import DatasetMapper, MetadataCatalog, detection_utils
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
+from mimdet.analysis.class_maps import class_map_of
+from mimdet.analysis.pictures import name_of
 from mimdet.analysis.trained_model import trained_model
 from mimdet.checkpoint.card import Card, card_of
 from mimdet.checkpoint.file import read_checkpoint, tensors_in
@@ -82,8 +84,41 @@ class Prediction:
         )
 
 
+@dataclass(frozen=True)
+class ClassMap:
+    """The classes of the pixels of one image.
+
+    Attributes:
+        classes: (height, width) int32, their numbers.
+        class_names: names of all classes by number; of classes without a name, words in its place.
+    """
+
+    classes: np.ndarray
+    class_names: Sequence[str]
+
+    @property
+    def shares(self) -> dict[int, float]:
+        """Number of each class that is there -> its share of the pixels, by falling share."""
+        counts = np.bincount(self.classes.ravel())
+        order = np.argsort(-counts, kind="stable")
+        return {k: counts[k] / self.classes.size for k in order.tolist() if counts[k]}
+
+    def to_label_map(self) -> Image.Image:
+        """A grey picture whose levels are the numbers of classes, to be saved as PNG.
+
+        Raises:
+            ValueError: if a number does not fit into 8 bits.
+        """
+        if self.classes.max() > 255:
+            raise ValueError(
+                "a label map has numbers of classes up to 255, got "
+                f"{self.classes.max()}; save `classes` by numpy"
+            )
+        return Image.fromarray(self.classes.astype(np.uint8))
+
+
 class Predictor:
-    """Detects objects in images.
+    """Detects objects in images, or tells the class of each pixel, as its model does.
 
     Images are read, resized and batched as in an evaluation, so that at batch 1 the detections are
     those of the evaluation, bit for bit. MIMDet sees all tokens unless told otherwise.
@@ -95,7 +130,7 @@ class Predictor:
         overrides: ``key=value`` for the config.
         device: "auto" for a GPU where there is one.
         sample_ratio: share of the tokens that MIMDet's encoder sees, from 0 to 1.
-        score_threshold: detections below it are left out.
+        score_threshold: detections below it are left out; class maps have none.
         half: compute in half precision; None does so on a GPU.
         trusted: packages from which the checkpoint's config may call everything, see
             `mimdet.trusted`.
@@ -124,8 +159,8 @@ class Predictor:
         mapper = instantiate(cfg.dataloader.test.mapper)
         if not isinstance(mapper, DatasetMapper):
             raise ValueError(
-                f"a predictor needs a detector, whose images a DatasetMapper prepares, and {path} "
-                f"was trained with {type(mapper).__name__}"
+                "a predictor needs a detector or segmentor, whose images a DatasetMapper prepares, "
+                f"and {path} was trained with {type(mapper).__name__}"
             )
         self._image_format = mapper.image_format
         self.augmentations: T.AugmentationList = mapper.augmentations
@@ -136,16 +171,19 @@ class Predictor:
         self.class_names = card.classes if card else _known_names(cfg)
         self.category_ids = card.category_ids if card else []
 
-    def __call__(self, image: ImageLike) -> Prediction:
-        """Detect in one image, see `predict`."""
+    def __call__(self, image: ImageLike) -> Prediction | ClassMap:
+        """Predict for one image, see `predict`."""
         return self.predict([image])[0]
 
     @torch.no_grad()
-    def predict(self, images: Iterable[ImageLike]) -> list[Prediction]:
-        """Detect in a batch of images.
+    def predict(self, images: Iterable[ImageLike]) -> list[Prediction] | list[ClassMap]:
+        """Predict for a batch of images.
 
         Args:
             images: paths, PIL images, or arrays of (H, W, 3) RGB or (H, W) grey in uint8.
+
+        Returns:
+            For each image its detections, or of a segmentor its class map.
 
         Raises:
             OSError: if a file cannot be read.
@@ -154,7 +192,7 @@ class Predictor:
         inputs = [self._prepare(image) for image in images]
         with self._precision():
             outputs = self.model(inputs)
-        return [self._prediction(output["instances"].to("cpu")) for output in outputs]
+        return [self._prediction(output) for output in outputs]
 
     def _prepare(self, image: ImageLike) -> dict[str, Any]:
         pixels = read_pixels(image, self._image_format)
@@ -175,21 +213,22 @@ class Predictor:
         dtype = torch.bfloat16 if is_bfloat16 else torch.float16
         return torch.autocast(self.device.type, dtype=dtype)
 
-    def _prediction(self, found: Instances) -> Prediction:
+    def _prediction(self, output: dict[str, Any]) -> Prediction | ClassMap:
+        if "sem_seg" in output:
+            classes = class_map_of(output["sem_seg"])
+            known = max(len(self.class_names), int(classes.max()) + 1)
+            return ClassMap(classes, [name_of(k, self.class_names) for k in range(known)])
+        found = output["instances"].to("cpu")
         found = found[found.scores >= self.score_threshold]
         classes = found.pred_classes.numpy()
         return Prediction(
             boxes=found.pred_boxes.tensor.float().numpy(),
             scores=found.scores.float().numpy(),
             classes=classes,
-            names=[self._name(number) for number in classes.tolist()],
+            names=[name_of(number, self.class_names) for number in classes.tolist()],
             instances=found,
             category_ids=self.category_ids,
         )
-
-    def _name(self, number: int) -> str:
-        is_known = number < len(self.class_names)
-        return self.class_names[number] if is_known else f"class {number}"
 
 
 def read_pixels(image: ImageLike, image_format: str) -> np.ndarray:
@@ -254,4 +293,5 @@ def _set_ratio(cfg: DictConfig, ratio: float) -> None:
 def _known_names(cfg: DictConfig) -> list[str]:
     """Names of the classes of a dataset that Detectron2 brings along."""
     name = OmegaConf.select(cfg, "dataloader.evaluator.dataset_name")
-    return list(MetadataCatalog.get(name).get("thing_classes", ())) if name else []
+    metadata = MetadataCatalog.get(name) if name else {}
+    return list(metadata.get("thing_classes") or metadata.get("stuff_classes") or ())

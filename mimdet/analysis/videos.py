@@ -1,4 +1,4 @@
-"""Videos: detections frame by frame, drawn into a copy. Needs PyAV (``pip install av``)."""
+"""Videos: predictions frame by frame, drawn into a copy. Needs PyAV (``pip install av``)."""
 
 import contextlib
 import itertools
@@ -8,25 +8,25 @@ from types import ModuleType
 
 import numpy as np
 
-from mimdet.analysis.predictor import Prediction, Predictor
-from mimdet.analysis.visualize import draw_detections
+from mimdet.analysis.predictor import ClassMap, Prediction, Predictor
+from mimdet.analysis.visualize import draw_prediction
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 
 
 def annotate_video(
     predictor: Predictor, file: str, target: Path | None, batch: int = 1
-) -> Iterator[tuple[int, Prediction]]:
-    """Detect in each frame, and write a copy with the detections drawn.
+) -> Iterator[tuple[int, Prediction | ClassMap]]:
+    """Predict for each frame, and write a copy with the predictions drawn.
 
     Args:
-        predictor: detects.
+        predictor: detects, or tells the class of each pixel.
         file: the video.
         target: an mp4 file, H.264; None writes no copy.
         batch: frames that pass through the model together.
 
     Yields:
-        The frame's number, from 0, and its detections.
+        The frame's number, from 0, and what was predicted.
 
     Raises:
         ModuleNotFoundError: if PyAV is not installed.
@@ -59,8 +59,8 @@ def _writer(av: ModuleType, target: Path | None, rate: object) -> Iterator:
         stream = container.add_stream("h264", rate=rate, options={"crf": "23"})
         stream.pix_fmt = "yuv420p"  # what every player reads; it needs even sides
 
-        def write(frame: np.ndarray, found: Prediction) -> None:
-            picture = np.asarray(draw_detections(frame, found.instances, found.names))
+        def write(frame: np.ndarray, found: Prediction | ClassMap) -> None:
+            picture = np.asarray(draw_prediction(frame, found))
             height, width = (side // 2 * 2 for side in picture.shape[:2])
             if not stream.codec_context.is_open:
                 stream.height, stream.width = height, width

@@ -1,6 +1,5 @@
 """Pictures of detections next to the ground truth."""
 
-import colorsys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +11,18 @@ from torch import nn
 from detectron2.data import detection_utils
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils.visualizer import Visualizer
+from mimdet.analysis.class_maps import draw_class_map
 from mimdet.analysis.labels import Rectangle, draw_labels
-from mimdet.analysis.pictures import Panel, enlargement, side_by_side, text_size
+from mimdet.analysis.pictures import (
+    Panel,
+    class_color,
+    enlargement,
+    name_of,
+    side_by_side,
+    text_size,
+)
+from mimdet.analysis.predictor import ClassMap, Prediction
 from mimdet.modeling.postprocessing import image_masks
-
-_GOLDEN_RATIO = 0.618034
 
 
 @torch.no_grad()
@@ -49,7 +55,7 @@ def draw_comparison(
         [
             Panel(_draw_truth(image, truth, class_names), "Ground truth", _counted(len(truth))),
             Panel(
-                draw_detections(image, shown, [_name(k, class_names) for k in numbers]),
+                draw_detections(image, shown, [name_of(k, class_names) for k in numbers]),
                 "Predictions",
                 _told(model, found.scores, len(shown), score_threshold),
             ),
@@ -78,7 +84,14 @@ def _draw_truth(
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in truth]
     masks = [a.get("segmentation") for a in truth]
     classes = [a["category_id"] for a in truth]
-    return _draw(image, boxes, masks, classes, [_name(k, names) for k in classes])
+    return _draw(image, boxes, masks, classes, [name_of(k, names) for k in classes])
+
+
+def draw_prediction(image: np.ndarray, found: Prediction | ClassMap) -> Image.Image:
+    """Draw what a predictor found into an image (H, W, 3) uint8, RGB."""
+    if isinstance(found, ClassMap):
+        return draw_class_map(image, found.classes, found.class_names)
+    return draw_detections(image, found.instances, found.names)
 
 
 def draw_detections(image: np.ndarray, found: Instances, names: Sequence[str]) -> Image.Image:
@@ -98,17 +111,13 @@ def draw_detections(image: np.ndarray, found: Instances, names: Sequence[str]) -
     return _draw(image, boxes, masks, classes, labels)
 
 
-def _name(number: int, names: Sequence[str]) -> str:
-    return names[number] if number < len(names) else f"class {number}"
-
-
 def _draw(
     image: np.ndarray, boxes: list, masks: list, classes: list[int], labels: list[str]
 ) -> Image.Image:
     """Boxes, masks where there are some, and labels on an enlarged `image`, coloured by class."""
     height, width = image.shape[:2]
     scale = enlargement(width, height)
-    colors = [_color(k) for k in classes]
+    colors = [class_color(k) for k in classes]
     visualizer = Visualizer(image, scale=scale)
     if masked := [k for k, mask in enumerate(masks) if mask is not None]:
         visualizer.overlay_instances(
@@ -120,10 +129,3 @@ def _draw(
     scaled = [Rectangle(*(scale * side for side in box)) for box in boxes]
     draw_labels(picture, scaled, labels, colors, text_size(picture))
     return picture
-
-
-def _color(number: int) -> str:
-    """The colour of a class: neighbours differ in hue, and those of similar hue in brightness."""
-    hue, value = number * _GOLDEN_RATIO % 1, (1.0, 0.7, 0.85)[number % 3]
-    red, green, blue = (round(255 * share) for share in colorsys.hsv_to_rgb(hue, 0.85, value))
-    return f"#{red:02x}{green:02x}{blue:02x}"
