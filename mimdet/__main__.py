@@ -25,6 +25,7 @@ _TOOLS = {
     "weights": "export_checkpoint",
     "groups": "print_param_groups",
     "report": "report",
+    "compare": "compare",
     "toy": "make_toy_dataset",
     "ade20k": "prepare_ade20k",
 }

@@ -52,6 +52,7 @@ MISSING = [
     ("export_checkpoint lost.pth --full full.pth", "there is no checkpoint lost.pth"),
     ("export_checkpoint {mae} --encoder lost/e.pth", "there is no folder"),
     ("report lost", "a report needs the folder of a run, and lost is none"),
+    ("compare lost gone", "a comparison needs folders of runs, and "),
     ("make_toy_dataset {file}/lost", "Not a directory: '{file}"),
     ("prepare_ade20k lost", "lost must be the folder ADEChallengeData2016"),
 ]
