@@ -6,10 +6,6 @@ from torch import Tensor, nn
 
 from detectron2.structures import Boxes
 
-# A training run at one fixed image size needs one entry, multi-scale training would need hundreds
-# of megabytes of GPU memory for all its sizes.
-_MAX_CACHED_GRIDS = 8
-
 
 class DefaultAnchorGenerator(nn.Module):
     """Places the same anchor boxes at every cell of each feature map.
@@ -49,7 +45,7 @@ class DefaultAnchorGenerator(nn.Module):
         sizes = _per_level(sizes, len(self.strides), "sizes")
         aspect_ratios = _per_level(aspect_ratios, len(self.strides), "aspect_ratios")
         self.cell_anchors = BufferList(map(_cell_anchors, sizes, aspect_ratios))
-        self._cache: dict[tuple, list[Tensor]] = {}
+        self._grids: dict[tuple, Tensor] = {}  # (H, W, A, 4) by level, device and type
 
     @property
     def num_anchors(self) -> list[int]:
@@ -80,27 +76,26 @@ class DefaultAnchorGenerator(nn.Module):
                 f"DefaultAnchorGenerator has {len(self.strides)} levels (strides {self.strides}), "
                 f"got {len(features)} feature maps; give sizes and strides for each in_feature"
             )
-        grid_sizes = tuple(tuple(feature.shape[-2:]) for feature in features)
-        return [Boxes(anchors) for anchors in self._anchors(grid_sizes)]
+        return [Boxes(self._anchors(i, *x.shape[-2:])) for i, x in enumerate(features)]
 
-    def _anchors(self, grid_sizes: tuple[tuple[int, int], ...]) -> list[Tensor]:
-        """The (H*W*A, 4) anchors of each level, from the cache where the sizes were seen before."""
-        key = (grid_sizes, *((base.device, base.dtype) for base in self.cell_anchors))
-        if key not in self._cache:
-            if len(self._cache) >= _MAX_CACHED_GRIDS:
-                del self._cache[next(iter(self._cache))]  # the oldest
+    def _anchors(self, level: int, height: int, width: int) -> Tensor:
+        """The (H*W*A, 4) anchors of a level: a part of its largest grid so far.
+
+        So images of ever new sizes, as in multi-scale training, rarely need a new one.
+        """
+        base = list(self.cell_anchors)[level]
+        key = level, base.device, base.dtype
+        grid = self._grids.get(key)
+        known = (0, 0) if grid is None else grid.shape[:2]
+        if grid is None or height > known[0] or width > known[1]:
+            size = max(height, known[0]), max(width, known[1])
             # Tensors made in inference mode could not be used by a later training step.
             with torch.inference_mode(False):
-                self._cache[key] = [
-                    self._grid_anchors(size, stride, base)
-                    for size, stride, base in zip(
-                        grid_sizes, self.strides, self.cell_anchors, strict=False
-                    )
-                ]
-        return self._cache[key]
+                grid = self._grids[key] = self._grid_anchors(size, self.strides[level], base)
+        return grid[:height, :width].reshape(-1, 4)
 
     def _grid_anchors(self, size: tuple[int, int], stride: int, base: Tensor) -> Tensor:
-        """Shift the (A, 4) anchors `base` to every cell of an (H, W) grid: (H*W*A, 4)."""
+        """Shift the (A, 4) anchors `base` to every cell of an (H, W) grid: (H, W, A, 4)."""
         y, x = (
             torch.arange(length, dtype=torch.float32, device=base.device) * stride
             + self.offset * stride
@@ -108,7 +103,7 @@ class DefaultAnchorGenerator(nn.Module):
         )
         y, x = torch.meshgrid(y, x, indexing="ij")
         shifts = torch.stack((x, y, x, y), dim=-1)  # (H, W, 4)
-        return (shifts[:, :, None] + base).reshape(-1, 4)  # (H, W, A, 4) -> (H*W*A, 4)
+        return shifts[:, :, None] + base
 
 
 def by_anchor(prediction: Tensor, dim: int) -> Tensor:

@@ -1,6 +1,4 @@
-import itertools
 import logging
-import math
 from collections.abc import Sequence
 
 import torch
@@ -52,7 +50,7 @@ class Matcher:
         assert len(labels) == len(thresholds) + 1, (
             f"Matcher needs one label more than thresholds, got {labels} for {thresholds}"
         )
-        self.thresholds = [-math.inf, *thresholds, math.inf]
+        self.thresholds = thresholds
         self.labels = labels
         self.allow_low_quality_matches = allow_low_quality_matches
         self._warnings_left = _NO_OVERLAP_WARNINGS
@@ -89,10 +87,9 @@ class Matcher:
             lambda: f"{lowest.item()}; check the boxes for NaN",
         )
         best_quality, matches = match_quality_matrix.max(dim=0)
-        match_labels = torch.ones_like(matches, dtype=torch.int8)
-        intervals = itertools.pairwise(self.thresholds)
-        for label, (low, high) in zip(self.labels, intervals, strict=True):
-            match_labels.masked_fill_((best_quality >= low) & (best_quality < high), label)
+        match_labels = torch.full_like(matches, self.labels[0], dtype=torch.int8)
+        for threshold, label in zip(self.thresholds, self.labels[1:], strict=True):
+            match_labels.masked_fill_(best_quality >= threshold, label)
         if self.allow_low_quality_matches:
             self._label_best_of_each_ground_truth(match_labels, match_quality_matrix)
         return matches, match_labels
@@ -154,8 +151,7 @@ def matched_classes(
     if len(gt_classes) == 0:
         return torch.full_like(matches, bg_label)
     classes = gt_classes[matches]
-    classes.masked_fill_(match_labels == 0, bg_label).masked_fill_(match_labels == -1, -1)
-    return classes
+    return classes.masked_fill_(match_labels == 0, bg_label).masked_fill_(match_labels == -1, -1)
 
 
 def matched_boxes(matches: Tensor, gt_boxes: Tensor) -> Tensor:

@@ -243,9 +243,9 @@ def select_rows(tensor: Tensor, item: Any) -> Tensor:
     return selected
 
 
-# Above this many pairs, boxes are compared in chunks of rows: the intersections of all pairs
-# hold two float32 per pair, here 2 GiB.
-_MAX_PAIRS = 2**28
+# Above this many pairs, boxes are compared in chunks of rows: up to four float32 are held per
+# pair, here 2 GiB.
+_MAX_PAIRS = 2**27
 
 
 def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
@@ -263,8 +263,9 @@ def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
         chunks = [Boxes(chunk) for chunk in boxes1.tensor.split(rows)]
         return torch.cat([pairwise_iou(chunk, boxes2) for chunk in chunks])
     inter = pairwise_intersection(boxes1, boxes2)
-    union = boxes1.area()[:, None] + boxes2.area() - inter
-    return torch.where(inter > 0, inter / union, 0.0)
+    union = (boxes1.area()[:, None] + boxes2.area()).sub_(inter)
+    # The smallest number that is not 0 instead of 0 for two empty boxes; 0 stays 0.
+    return inter.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 
 def pairwise_ioa(boxes1: Boxes, boxes2: Boxes) -> Tensor:
@@ -319,9 +320,9 @@ def pairwise_point_box_distance(points: Tensor, boxes: Boxes) -> Tensor:
 
 def pairwise_intersection(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     """The area of the overlap of all pairs, (N, M) for N and M boxes."""
-    # One (N, M) plane per coordinate: several times as fast on a CPU as pairs of coordinates.
-    x0, y0, x1, y1 = boxes1.tensor.t()[:, :, None]  # each (N, 1)
-    X0, Y0, X1, Y1 = boxes2.tensor.t().contiguous()  # each (M,)
-    width = torch.minimum(x1, X1) - torch.maximum(x0, X0)
-    height = torch.minimum(y1, Y1) - torch.maximum(y0, Y0)
-    return width.clamp_(min=0).mul_(height.clamp_(min=0))
+    # (N, M) planes, of x and of y: several times as fast on a CPU as pairs of coordinates.
+    corners = boxes1.tensor.t()[:, :, None]  # (4, N, 1)
+    others = boxes2.tensor.t().contiguous()[:, None]  # (4, 1, M)
+    low = torch.maximum(corners[:2], others[:2])  # (2, N, M)
+    width, height = torch.minimum(corners[2:], others[2:]).sub_(low).clamp_(min=0)
+    return width.mul_(height)
