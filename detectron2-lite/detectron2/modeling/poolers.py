@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import RoIPool
 
-from detectron2.layers import ROIAlign
+from detectron2.layers import ROIAlign, cat
 from detectron2.structures import Boxes
 
 
@@ -90,19 +90,22 @@ class ROIPooler(nn.Module):
         if len(x) == 1:
             return self.level_poolers[0](x[0], rois)
         levels = assign_boxes_to_levels(
-            box_lists, self.min_level, self.max_level, self.canonical_box_size, self.canonical_level
+            [Boxes(rois[:, 1:])],
+            self.min_level,
+            self.max_level,
+            self.canonical_box_size,
+            self.canonical_level,
         )
         return self._pool_by_level(x, rois, levels)
 
     def _pool_by_level(self, x: list[Tensor], rois: Tensor, levels: Tensor) -> Tensor:
         """Pool (R, 5) rois, each from the map that (R,) `levels` names; zeros where it is -1."""
-        num_levels = len(x)
-        levels = levels.masked_fill(levels < 0, num_levels)
-        # Once the boxes are sorted by level, one transfer from the GPU tells all counts.
+        # Once the boxes are sorted by level, one transfer from the GPU tells all counts. Those
+        # without a level come first.
         order = torch.argsort(levels, stable=True)
-        of_level = levels == torch.arange(num_levels, device=levels.device)[:, None]
+        of_level = levels == torch.arange(len(x), device=levels.device)[:, None]
         counts = of_level.sum(dim=1).tolist()
-        order = order[: sum(counts)]
+        order = order[len(order) - sum(counts) :]
         pooled = [
             pooler(features, level_rois)
             for pooler, features, level_rois in zip(
@@ -136,10 +139,11 @@ def assign_boxes_to_levels(
 
     Reference: Lin et al. 2017, arXiv 1612.03144, equation 1.
     """
-    sizes = torch.sqrt(Boxes.cat(box_lists).area())
+    boxes = cat([boxes.tensor for boxes in box_lists])
+    sizes = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
     level = torch.floor(canonical_level + torch.log2(sizes / canonical_box_size + 1e-8))
     level = torch.clamp(level, min=min_level, max=max_level) - min_level
-    return torch.where(level.isnan(), -1, level).to(torch.int64)
+    return level.nan_to_num(nan=-1).to(torch.int64)
 
 
 def convert_boxes_to_pooler_format(box_lists: list[Boxes]) -> Tensor:

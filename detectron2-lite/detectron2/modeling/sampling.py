@@ -1,6 +1,8 @@
+import itertools
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -34,15 +36,26 @@ def subsample_labels_of_images(
 
     The device is asked once for all images, instead of twice for each.
     """
-    masks = [
-        mask for of in labels for mask in ((of != -1) & (of != bg_label), of == bg_label)
-    ]  # per image positives, then negatives
-    places, samples = true_rows(masks), []
-    for positive, negative in zip(places[::2], places[1::2], strict=True):
-        num_positive = min(len(positive), int(num_samples * positive_fraction))
-        num_negative = min(len(negative), num_samples - num_positive)
-        samples.append((_draw(positive, num_positive), _draw(negative, num_negative)))
-    return samples
+    flat, num_images = torch.cat(list(labels)), len(labels)
+    negative = flat == bg_label
+    # All images' positives, then their negatives, as one row of bools. `found` tells how many hold
+    # before each place; so the n-th that holds is found without listing all others.
+    masks = torch.cat([(flat != -1) & ~negative, negative])
+    found = F.pad(masks, (1, 0)).cumsum(dim=0)
+    ends = list(itertools.accumulate(map(len, [*labels, *labels]), initial=0))
+    before = torch.stack([found[end] for end in ends]).tolist()  # the host waits here
+    drawn = []
+    for i in range(num_images):
+        first_positive, first_negative = before[i], before[num_images + i]
+        positives = before[i + 1] - first_positive
+        negatives = before[num_images + i + 1] - first_negative
+        num_positive = min(positives, int(num_samples * positive_fraction))
+        num_negative = min(negatives, num_samples - num_positive)
+        drawn.append(_draw(positives, num_positive, found.device) + first_positive)
+        drawn.append(_draw(negatives, num_negative, found.device) + first_negative)
+    places = torch.searchsorted(found, torch.cat(drawn), right=True) - 1
+    rows = iter((places % max(len(flat), 1)).split([len(of_draw) for of_draw in drawn]))
+    return [(next(rows) - start, next(rows) - start) for start in ends[:num_images]]
 
 
 def true_rows(masks: Sequence[Tensor]) -> list[Tensor]:
@@ -76,5 +89,5 @@ def true_positions(*masks: Tensor) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def _draw(indices: Tensor, count: int) -> Tensor:
-    return indices[torch.randperm(indices.numel(), device=indices.device)[:count]]
+def _draw(population: int, count: int, device: torch.device) -> Tensor:
+    return torch.randperm(population, device=device)[:count]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from detectron2.utils.checks import assert_all
+from detectron2.utils.memory import retry_if_cuda_oom
 
 BoxLike = TypeVar("BoxLike", list, tuple, np.ndarray, Tensor)
 Rows = TypeVar("Rows", bound="TensorRows")
@@ -246,6 +247,8 @@ def select_rows(tensor: Tensor, item: Any) -> Tensor:
 # Above this many pairs, boxes are compared in chunks of rows: up to four float32 are held per
 # pair, here 2 GiB.
 _MAX_PAIRS = 2**27
+# Boxes of a batch are compared at once up to this many pairs, 512 MiB.
+_MAX_PAIRS_OF_IMAGES = 2**25
 
 
 def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
@@ -266,6 +269,27 @@ def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     union = (boxes1.area()[:, None] + boxes2.area()).sub_(inter)
     # The smallest number that is not 0 instead of 0 for two empty boxes; 0 stays 0.
     return inter.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
+
+
+def pairwise_iou_of_images(boxes1: Sequence[Boxes], boxes2: Sequence[Boxes]) -> Iterator[Tensor]:
+    """`pairwise_iou` of image after image; in one call unless the images have very many boxes.
+
+    Args:
+        boxes1: per image, N_i boxes.
+        boxes2: per image, M_i boxes; or the same object for all images, which is not copied.
+
+    Yields:
+        Per image (N_i, M_i); on the CPU if the GPU has not enough memory.
+    """
+    iou = retry_if_cuda_oom(pairwise_iou)
+    shared = all(boxes is boxes2[0] for boxes in boxes2)
+    together = boxes2[0] if shared else Boxes.cat(boxes2)
+    if sum(map(len, boxes1)) * len(together) > _MAX_PAIRS_OF_IMAGES:
+        yield from map(iou, boxes1, boxes2)
+        return
+    rows = iou(Boxes.cat(boxes1), together).split([len(boxes) for boxes in boxes1])
+    for i, of_image in enumerate(rows):
+        yield of_image if shared else of_image.split([len(boxes) for boxes in boxes2], dim=1)[i]
 
 
 def pairwise_ioa(boxes1: Boxes, boxes2: Boxes) -> Tensor:

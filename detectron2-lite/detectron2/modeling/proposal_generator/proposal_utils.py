@@ -7,6 +7,7 @@ from torch import Tensor
 
 from detectron2.layers import batched_nms, cat, nms
 from detectron2.structures import Boxes, Instances
+from detectron2.structures.boxes import send
 from detectron2.utils.events import get_event_storage, has_event_storage
 
 # The logit of probability 1 - 1e-10: a ground-truth box ranks above every predicted one.
@@ -98,7 +99,8 @@ def suppress_proposals(
         [torch.full((s.shape[1],), level, device=s.device) for level, s in enumerate(scores)]
     )
     boxes, scores = cat(boxes, dim=1), cat(scores, dim=1)  # (N, k, 4), (N, k)
-    finite = torch.isfinite(boxes).all(dim=2) & torch.isfinite(scores)  # (N, k)
+    # (N, k); no comparison holds for NaN.
+    finite = torch.cat([boxes, scores[..., None]], dim=2).abs().amax(dim=2) < math.inf
     if boxes.is_cuda:
         return _suppress_in_batch(
             boxes,
@@ -142,39 +144,37 @@ def _suppress_in_batch(
     Boxes that are not `finite`, (N, k) bools, or too small become empty ones of score -inf, which
     suppress nothing, are suppressed by nothing and come last.
     """
-    boxes = torch.where(finite[..., None], boxes, 0.0)
-    clipped = []
-    for boxes_i, image_size in zip(boxes, image_sizes, strict=True):
-        of_image = Boxes(boxes_i)
-        of_image.clip(image_size)
-        clipped.append(of_image)
-    large = torch.stack([of_image.nonempty(threshold=min_box_size) for of_image in clipped])
+    corners = torch.tensor([[w, h, w, h] for h, w in image_sizes], dtype=torch.float32)
+    boxes = boxes.float().clamp(min=0).minimum(send(corners, boxes.device)[:, None])
+    large = (boxes[..., 2:] - boxes[..., :2] > min_box_size).all(dim=2)
     valid = finite & large
-    boxes = torch.stack([of_image.tensor for of_image in clipped])
     boxes = torch.where(valid[..., None], boxes, 0.0)
     scores = torch.where(valid, scores, -math.inf)
     # Levels lie side by side and images below each other, far enough apart not to overlap.
     num_images, num_boxes = scores.shape
     side = 1.0 + max(max(size) for size in image_sizes)
-    x = (levels * side).expand(num_images, -1)
-    y = (torch.arange(num_images, device=x.device) * side)[:, None].expand_as(x)
-    apart = boxes.float() + torch.stack([x, y, x, y], dim=2)
-    keep = nms(apart.flatten(0, 1), scores.flatten().float(), nms_thresh)  # by falling score
-    image = keep // num_boxes
-    keep = keep[image.argsort(stable=True)]
-    is_of_image = image == torch.arange(num_images, device=x.device)[:, None]
-    counts = [is_of_image.sum(dim=1), (~valid).sum(dim=1), (~finite).sum(dim=1)]
-    kept, invalid, not_finite = torch.stack(counts).tolist()
-    if training and any(not_finite):
+    images = torch.arange(num_images, device=boxes.device)[:, None]
+    x, y = torch.broadcast_tensors(levels * side, images * side)
+    apart = (boxes + torch.stack([x, y, x, y], dim=2)).flatten(0, 1)
+    keep = nms(apart, scores.flatten().float(), nms_thresh)  # by falling score
+    image = torch.where(valid.flatten()[keep], keep // num_boxes, num_images)
+    counts = torch.cat([(image == images).sum(dim=1), finite.all()[None]])
+    *kept, all_finite = counts.tolist()
+    if training and not all_finite:
         _raise_diverged(levels[~finite.all(dim=0)])
-    boxes, scores = boxes.flatten(0, 1), scores.flatten()
-    results = []
-    for rows, num_invalid, image_size in zip(keep.split(kept), invalid, image_sizes, strict=True):
-        rows = rows[: len(rows) - num_invalid][:post_nms_topk]
-        results.append(
-            Instances(image_size, proposal_boxes=Boxes(boxes[rows]), objectness_logits=scores[rows])
-        )
-    return results
+    keep = keep[image.argsort(stable=True)][: sum(kept)]
+    keep = [of_image[:post_nms_topk] for of_image in keep.split(kept)]
+    rows, kept = torch.cat(keep), [len(of_image) for of_image in keep]
+    results = zip(
+        boxes.flatten(0, 1)[rows].split(kept),
+        scores.flatten()[rows].split(kept),
+        image_sizes,
+        strict=True,
+    )
+    return [
+        Instances(size, proposal_boxes=Boxes(boxes_i), objectness_logits=scores_i)
+        for boxes_i, scores_i, size in results
+    ]
 
 
 def _suppress_in_image(

@@ -13,7 +13,8 @@ from detectron2.modeling.loss_weights import LossWeights
 from detectron2.modeling.matcher import Matcher, matched_boxes
 from detectron2.modeling.proposal_generator.proposal_utils import suppress_proposals
 from detectron2.modeling.sampling import subsample_labels_of_images
-from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
+from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures.boxes import pairwise_iou_of_images
 from detectron2.utils.checks import assert_all
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.memory import retry_if_cuda_oom
@@ -200,11 +201,12 @@ class RPN(nn.Module):
         """
         anchors = Boxes.cat(anchors)
         labels, boxes = [], []
-        for instances in gt_instances:
+        ious = pairwise_iou_of_images(
+            [x.gt_boxes for x in gt_instances], [anchors] * len(gt_instances)
+        )
+        for instances, iou in zip(gt_instances, ious, strict=True):
             gt_boxes = instances.gt_boxes
-            iou = retry_if_cuda_oom(pairwise_iou)(gt_boxes, anchors)
             matches, labels_i = retry_if_cuda_oom(self.anchor_matcher)(iou)
-            del iou  # G x R numbers, the largest tensor here
             labels_i = labels_i.to(gt_boxes.device)
             if self.anchor_boundary_thresh >= 0:
                 inside = anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)

@@ -14,7 +14,8 @@ from detectron2.modeling.roi_heads.fast_rcnn import (
 )
 from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads
 from detectron2.modeling.sampling import true_rows
-from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.structures import Boxes, Instances
+from detectron2.structures.boxes import pairwise_iou_of_images
 from detectron2.utils.events import get_event_storage
 
 
@@ -153,9 +154,10 @@ class CascadeROIHeads(StandardROIHeads):
     ) -> None:
         """Give proposals of a later stage their `gt_classes` and `gt_boxes`, in place."""
         foreground = []
-        for proposals_i, targets_i in zip(proposals, targets, strict=True):
-            boxes = proposals_i.proposal_boxes
-            iou = pairwise_iou(targets_i.gt_boxes, boxes)
+        ious = pairwise_iou_of_images(
+            [x.gt_boxes for x in targets], [x.proposal_boxes for x in proposals]
+        )
+        for iou, proposals_i, targets_i in zip(ious, proposals, targets, strict=True):
             matches, labels = self.proposal_matchers[stage](iou)
             # Nothing is ignored here: label -1 counts as 1.
             proposals_i.gt_classes = matched_classes(

@@ -10,7 +10,8 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers, Predictions
 from detectron2.modeling.sampling import subsample_labels_of_images, true_rows
-from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
+from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures.boxes import pairwise_iou_of_images
 from detectron2.utils.events import get_event_storage
 
 
@@ -81,8 +82,10 @@ class ROIHeads(nn.Module):
         if self.proposal_append_gt:
             proposals = add_ground_truth_to_proposals(targets, proposals)
         labelled = []
-        for proposals_i, targets_i in zip(proposals, targets, strict=True):
-            iou = pairwise_iou(targets_i.gt_boxes, proposals_i.proposal_boxes)
+        ious = pairwise_iou_of_images(
+            [x.gt_boxes for x in targets], [x.proposal_boxes for x in proposals]
+        )
+        for iou, proposals_i, targets_i in zip(ious, proposals, targets, strict=True):
             matches, labels = self.proposal_matcher(iou)
             classes = matched_classes(matches, labels, targets_i.gt_classes, self.num_classes)
             labelled.append((proposals_i, targets_i, matches, classes))
