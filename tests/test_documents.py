@@ -83,6 +83,9 @@ def is_parameter(cfg: DictConfig, key: str) -> bool:
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
+RANGES = {"model.backbone.bottom_up.sample_ratio"}  # keys that take [lowest, highest] too
+
+
 def refusal(override: Override, path: Path) -> str | None:
     """Why the config of this file does not take the override; None if it does."""
     cfg = config(path)
@@ -102,6 +105,8 @@ def refusal(override: Override, path: Path) -> str | None:
     except (KeyError, ValueError) as e:
         return str(e.args[0])
     before, after = (OmegaConf.select(c, override.key) for c in (cfg, changed))
+    if override.key in RANGES and OmegaConf.is_list(after):
+        after, _ = after  # the lowest and the highest
     if not is_of_the_kind(after, before):
         return f"{override.text} must be like {before!r}, it is a {type(after).__name__}"
     return None

@@ -58,6 +58,7 @@ model.backbone.bottom_up = L(MIMDetBackbone)(
     _out_feature_channels=None,  # a published key; they follow from encoder and decoder
     sample_seed=None,
     padding="attend",  # as published; "exclude" keeps padding out of sampling and attention
+    sampler="random",  # as published; "stratified" spreads the tokens evenly
 )
 
 # Without 672 and 704, which DETR has: so it is in the released recipe.
