@@ -1,5 +1,6 @@
 """Checkpoint files: read without running code that they may hold, written whole or not at all."""
 
+import io
 import os
 import pickle
 import re
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from mimdet.checkpoint.address import local_file
 from mimdet.checkpoint.foreign_values import VALUES, described
+from mimdet.checkpoint.memory_check import TooMuch, check_pickle, check_size
 from mimdet.checkpoint.other_files import what_it_is
 from mimdet.checkpoint.pickled import read_pickle
-from mimdet.checkpoint.records import damage_of_records
+from mimdet.checkpoint.records import damage_of_records, excess_of_records
 from mimdet.whole_files import written_whole
 
 # Under which key files keep the state dict beside other things: ours and MAE, then mmcv and timm.
@@ -39,21 +41,58 @@ def read_checkpoint(path: str, given_by: str, mapped: bool = False) -> Any:
             would execute.
     """
     file = local_file(path, given_by)
+    if os.path.isdir(file):
+        few = sorted(name for name in os.listdir(file) if name.endswith((".pth", ".pkl")))[-3:]
+        raise FileNotFoundError(
+            f"there is no checkpoint {path} ({given_by}): that is a folder; name a file"
+            + (f" in it, like {', '.join(few)}" if few else "")
+        )
     if not os.path.isfile(file):
         raise FileNotFoundError(f"there is no checkpoint {path} ({given_by})")
     if file.endswith(".pkl"):
         return read_pickle(file, given_by)
     must = f"{path} must be a torch checkpoint of tensors ({given_by}), but it"
     is_zip = zipfile.is_zipfile(file)
+    if is_zip and what_it_is(file) is None and (excess := excess_of_records(file)):
+        raise ValueError(f"{must} {excess}")
+    try:
+        _check_pickles(file, is_zip)
+        # At first its tensors stay in the file: one that is refused is not read to its end.
+        content = _read_torch(file, is_zip, is_zip)
+        check_size(content, os.path.getsize(file))
+    except TooMuch as e:
+        raise ValueError(f"{must} contains {e}, and loading that could take all memory") from None
+    except Exception as e:  # of any type: torch reads whatever the bytes may mean to it
+        is_foreign = isinstance(e, pickle.UnpicklingError)
+        if is_zip and (damage := damage_of_records(file, with_tensors=not is_foreign)):
+            raise ValueError(_damaged(must, damage)) from None
+        # Of a file that it refuses torch tells at length how to load it all the same.
+        cause = None if is_foreign else e
+        raise ValueError(f"{must} {_fault(file, e)}") from cause
     # torch compares no checksums: a flipped bit would be another weight without a word.
     if is_zip and (damage := damage_of_records(file)):
-        raise ValueError(f"{must} is damaged ({damage}): fetch or save it again")
-    try:
-        return _read_torch(file, is_zip, mapped)
-    except Exception as e:  # of any type: torch reads whatever the bytes may mean to it
-        # Of a file that it refuses torch tells at length how to load it all the same.
-        cause = None if isinstance(e, pickle.UnpicklingError) else e
-        raise ValueError(f"{must} {_fault(file, e)}") from cause
+        raise ValueError(_damaged(must, damage))
+    return content if mapped or not is_zip else _read_torch(file, is_zip, False)
+
+
+def _damaged(must: str, damage: str) -> str:
+    return f"{must} is damaged ({damage}): fetch or save it again"
+
+
+def _check_pickles(path: str, is_zip: bool) -> None:
+    size = os.path.getsize(path)
+    if is_zip:
+        with zipfile.ZipFile(path) as archive:
+            for record in archive.infolist():
+                if record.filename.endswith("/data.pkl"):
+                    record.CRC = record.CRC or None  # 0 where torch has saved without checksums
+                    check_pickle(io.BytesIO(archive.read(record)), size)
+        return
+    # Before torch 1.6: a magic number, the version, the machine, the content and the names of its
+    # storages, a pickle each, with the numbers behind them.
+    with open(path, "rb") as file:
+        for _ in range(5):
+            check_pickle(file, size)
 
 
 def _read_torch(path: str, is_zip: bool, mapped: bool) -> Any:
@@ -61,7 +100,7 @@ def _read_torch(path: str, is_zip: bool, mapped: bool) -> Any:
         # Of older files nobody tells the names before reading them; they keep to VALUES.
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else []
         with torch.serialization.safe_globals([described(name) for name in foreign]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_zip)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def _fault(path: str, error: Exception) -> str:

@@ -46,16 +46,33 @@ def _dict(*args: Any) -> OrderedDict:
 
 
 def _list(items: Iterable = (), *args: Any) -> list:
-    return list(items)
+    return list(_written_out(items))
+
+
+def _frozenset(items: Iterable = ()) -> frozenset:
+    return frozenset(_written_out(items))
+
+
+def _written_out(items: Iterable) -> list | tuple:
+    # a tensor or an array may be expanded from one number to a trillion
+    if not isinstance(items, list | tuple):
+        raise pickle.UnpicklingError(f"GLOBAL {type(items).__name__}")
+    return items
+
+
+def _fraction(text: str) -> fractions.Fraction:
+    return fractions.Fraction(*map(int, text.split("/")))  # an exponent could ask for any length
 
 
 # torch gives no items to others than its own
-_CONTAINERS = {"collections.defaultdict": _dict, "collections.deque": _list}
+_CONTAINERS = {
+    **{"collections.defaultdict": _dict, "collections.deque": _list},
+    **{"builtins.frozenset": _frozenset, "fractions.Fraction": _fraction},
+}
 _PLAIN = (
-    *(np.ndarray, np.dtype, argparse.Namespace, decimal.Decimal, fractions.Fraction, uuid.UUID),
+    *(np.ndarray, np.dtype, argparse.Namespace, decimal.Decimal, uuid.UUID),
     *(datetime.date, datetime.time, datetime.datetime, datetime.timedelta, datetime.timezone),
-    # no range: a hundred bytes of frozenset(range(10**12)) would take all memory
-    *(complex, frozenset),
+    complex,
 )
 
 VALUES: list[Callable | tuple[Callable, str]] = [

@@ -1,18 +1,26 @@
 """Pickles of arrays (.pkl), as Detectron2's model zoo has them: read without running their code."""
 
-import codecs
+import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 from mimdet.checkpoint.foreign_values import VALUES
+from mimdet.checkpoint.memory_check import TooMuch, check_pickle, check_size
 from mimdet.checkpoint.other_files import what_it_is
+
+
+def _latin1(text: str, codec: str) -> bytes:
+    if codec != "latin1":
+        raise _Refusal(f"_codecs.encode with {codec:.20}")
+    return text.encode("latin1")
+
 
 _PAIRS = [v if isinstance(v, tuple) else (v, f"{v.__module__}.{v.__qualname__}") for v in VALUES]
 _BY_NAME = {name: value for value, name in _PAIRS} | {
     "collections.OrderedDict": OrderedDict,
-    "_codecs.encode": codecs.encode,  # how the bytes of an array are kept for Python 2
+    "_codecs.encode": _latin1,  # how the bytes of an array are kept for Python 2
 }
 
 
@@ -39,11 +47,17 @@ def read_pickle(path: str, given_by: str) -> Mapping[str, Any]:
     """
     must = f"{path} must be a pickled dict of arrays ({given_by}), but it"
     try:
+        size = os.path.getsize(path)
         with open(path, "rb") as file:
+            check_pickle(file, size)
+            file.seek(0)
             # Many of these files are from Python 2, whose text is bytes here.
             content = _Unpickler(file, encoding="latin1").load()
+        check_size(content, size)
     except _Refusal as e:
         raise ValueError(f"{must} contains {e}, and loading that could execute code") from None
+    except TooMuch as e:
+        raise ValueError(f"{must} contains {e}, and loading that could take all memory") from None
     except Exception as e:  # of any type: pickle does whatever the bytes may mean to it
         raise ValueError(f"{must} {_fault(path, e)}") from e
     if not isinstance(content, Mapping) or "model" not in content:

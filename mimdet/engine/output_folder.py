@@ -10,6 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from detectron2.utils import comm
+from mimdet.checkpoint.newest import tagged_checkpoint
 from mimdet.engine.folder_owner import in_use, owned, owner_of
 from mimdet.engine.resume import settle_checkpoint
 from mimdet.engine.used_folder import move_aside, refuse_used, remove_unfinished
@@ -101,6 +102,7 @@ def _take(cfg: DictConfig, resume: bool, stack: contextlib.ExitStack) -> list[st
 
 
 def _check_intention(cfg: DictConfig, resume: bool) -> None:
+    tagged_checkpoint(cfg.train.output_dir)  # refuses a folder in its place
     overwrite = cfg.train.get("overwrite", False)
     if resume and overwrite:
         raise ValueError(

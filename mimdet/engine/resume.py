@@ -144,8 +144,8 @@ def settle_checkpoint(folder: str, from_older: bool = True) -> list[str]:
     fault = fault_of(Path(folder, tagged)) if tagged else None
     if tagged and not fault:
         return []
-    found = newest_whole(folder)
-    passed_over = ({tagged: fault} if fault else {}) | found.damaged
+    found = newest_whole(folder, {tagged: fault} if fault else None)
+    passed_over = found.damaged
     problem = _problem(folder, tagged, passed_over)
     if found.name is None:
         raise ValueError(

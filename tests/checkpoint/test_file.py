@@ -217,6 +217,14 @@ def test_a_folder_and_a_missing_file_are_no_checkpoints(tmp_path):
             read_tensors(str(path), "key")
 
 
+def test_a_folder_is_told_from_a_missing_file_and_its_files_are_named(tmp_path):
+    (tmp_path / "model_final.pth").write_bytes(b"")
+    with pytest.raises(
+        FileNotFoundError, match=r"folder; name a file in it, like model_final\.pth"
+    ):
+        read_checkpoint(str(tmp_path), "key")
+
+
 def test_a_file_without_tensors_says_what_it_must_hold(tmp_path):
     path = Path(tmp_path / "a.pth")
     torch.save({"model": {"a": 1}}, path)

@@ -1,9 +1,19 @@
 """The newest whole checkpoint of a folder."""
 
+import os
+
 import pytest
 import torch
 
+from mimdet.checkpoint import newest
 from mimdet.checkpoint.newest import newest_whole, read_of_run, tagged_checkpoint
+
+
+class Call:
+    """Pickles as a call."""
+
+    def __reduce__(self):
+        return os.getcwd, ()
 
 
 def save(folder, name: str, **content) -> None:
@@ -82,3 +92,33 @@ def test_a_file_of_a_run_that_cannot_be_read_is_refused_with_the_name_of_a_whole
     assert str(caught.value).endswith(
         "; the newest whole checkpoint of its folder is model_0000004.pth"
     )
+
+
+def test_a_folder_in_the_place_of_the_tag_or_of_a_checkpoint_is_named(tmp_path):
+    save(tmp_path, "model_0000004.pth", iteration=4)
+    (tmp_path / "model_0000009.pth").mkdir()
+    found = newest_whole(tmp_path)
+    assert (found.name, found.damaged) == (
+        "model_0000004.pth",
+        {"model_0000009.pth": "is a folder"},
+    )
+    (tmp_path / "last_checkpoint").mkdir()
+    message = r"last_checkpoint must be a file that names a checkpoint .* but it is a folder: move"
+    with pytest.raises(ValueError, match=message):
+        tagged_checkpoint(tmp_path)
+
+
+def test_a_file_that_was_refused_is_not_read_again(tmp_path, monkeypatch):
+    save(tmp_path, "model_0000004.pth", iteration=4)
+    save(tmp_path, "model_0000009.pth", iteration=9, beside=Call())
+    read = []
+    original = newest.read_checkpoint
+
+    def counted(path, *args, **kwargs):
+        read.append(os.path.basename(path))
+        return original(path, *args, **kwargs)
+
+    monkeypatch.setattr(newest, "read_checkpoint", counted)
+    with pytest.raises(ValueError, match="newest whole checkpoint .* is model_0000004.pth"):
+        read_of_run(str(tmp_path / "model_0000009.pth"), "train.init_checkpoint")
+    assert read == ["model_0000009.pth", "model_0000004.pth"]

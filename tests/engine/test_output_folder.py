@@ -54,6 +54,12 @@ def test_a_training_owns_its_folder_and_frees_it(tmp_path):
     assert list((tmp_path / "new").iterdir()) == []
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_in_the_place_of_last_checkpoint_is_refused(resume, tmp_path, capsys):
+    (tmp_path / "last_checkpoint").mkdir()
+    assert "but it is a folder: move it away" in refusal(capsys, config(tmp_path), resume)
+
+
 def test_the_other_processes_of_a_job_own_nothing(tmp_path, as_rank, monkeypatch):
     as_rank(1, 2)
     monkeypatch.setattr(comm, "all_gather", lambda value: [None, value])
