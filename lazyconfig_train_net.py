@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,7 @@ from mimdet.engine.console import (
     short_console,
     with_line,
 )
+from mimdet.engine.costs import Costs
 from mimdet.engine.describe_run import make_card
 from mimdet.engine.evaluation import (
     at_eval_ratio,
@@ -49,6 +51,7 @@ from mimdet.engine.evaluation import (
     describe_evaluation,
     settle_eval_ratio,
 )
+from mimdet.engine.first_tokens import FirstTokens
 from mimdet.engine.follow_data import follow_data
 from mimdet.engine.hooks import (
     EMA,
@@ -72,10 +75,13 @@ from mimdet.engine.precision import (
 )
 from mimdet.engine.preemption import Preemption
 from mimdet.engine.preflight import NO_EVALUATOR
+from mimdet.engine.reconstructions import Reconstructions
 from mimdet.engine.resume import RecentScalars, build_train_loader, is_resuming, settle_seed
+from mimdet.engine.run_record import command_of, recorded
 from mimdet.engine.shared_index import share_index
 from mimdet.engine.trainer import build_trainer, data_parallel
 from mimdet.engine.writers import forgive_full_disk, run_writers
+from mimdet.evaluation.kept_tokens import save_kept_tokens, watch_tokens
 from mimdet.evaluation.results import InferenceTimer, save_results
 from mimdet.find_config import find_config
 
@@ -112,7 +118,7 @@ def do_test(cfg: DictConfig, model: nn.Module, weights: EvaluatedWeights | None 
     loader = instantiate(share_index(cfg.dataloader.test))
     evaluator = build_evaluator(cfg, results_file)
     callbacks = with_line(timer.callbacks, len(loader))
-    with at_eval_ratio(cfg, model), evaluation_context(cfg.train):
+    with at_eval_ratio(cfg, model), evaluation_context(cfg.train), watch_tokens(model) as kept:
         results = inference_on_dataset(model, loader, evaluator, callbacks=callbacks)
         protocol = describe_evaluation(cfg, model, evaluator, weights)
     print_csv_format(results)
@@ -122,6 +128,7 @@ def do_test(cfg: DictConfig, model: nn.Module, weights: EvaluatedWeights | None 
             "protocol": protocol,
         }
         save_results({**results, **more}, results_file)
+        save_kept_tokens(kept, results_file.with_name("kept_tokens_evaluation.npz"))
     return results
 
 
@@ -152,6 +159,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
         train.early_stop.patience          evaluations without a better one that end the run
         train.eval_sample_ratio            of MIMDet in evaluations, if not that of the model
         train.checkpointer.{period, max_to_keep}, train.eval_period, train.log_period
+        train.report                       whether to make the report of the run at its end
     """
     model = instantiate(cfg.model)
     logger.info(f"Model:\n{model}")
@@ -174,6 +182,10 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
     passed = rewound.position if rewound else None
     randomness = RepeatableRandomness(train_loader, batch_size, passed)
     policy = build_policy(cfg, randomness, rewound)
+    is_told = comm.is_main_process() and cfg.train.get("report", True)
+    reconstructions = None
+    if is_told and hasattr(model, "reconstruct"):
+        reconstructions = Reconstructions(model, cfg.train.output_dir, cfg.train.max_iter)
     model = data_parallel(model, **cfg.train.ddp)
     trainer = build_trainer(
         model,
@@ -191,7 +203,11 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
         iteration = min(trainer.iter, cfg.train.max_iter - 1)
         weights = EvaluatedWeights("ema" if ema else "raw", iteration=iteration)
         with ends_in_one_sentence(cfg.train.output_dir), preemption.during_evaluation():
+            began = time.perf_counter()
             results = do_test(cfg, ema.averaged if ema else model, weights)
+            seconds = time.perf_counter() - began
+        if results:
+            trainer.storage.put_scalar("seconds/evaluation", seconds, smoothing_hint=False)
         give_back_memory()  # now that the loader and the evaluator are gone
         if best:
             best.see(results)
@@ -211,6 +227,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
     max_norm = OmegaConf.select(cfg, "train.clip_grad.max_norm")
     trainer.register_hooks(
         [
+            Costs(cfg.train.device),  # first, see there
             hooks.IterationTimer(),
             Throughput(batch_size, train_loader) if batch_size else None,
             randomness,
@@ -226,6 +243,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
             preemption,
             eval_hook,
             best,
+            reconstructions,
+            FirstTokens(cfg.train.output_dir) if is_told else None,
             MemoryGivenBack(),
         ]
     )
@@ -286,13 +305,14 @@ def main(args: argparse.Namespace) -> None:
     settled = settle_amp(cfg)
     if args.eval_only:
         notes = evaluation_folder(cfg) + settled
-        with set_up(args, cfg, notes), ends_in_one_sentence(cfg.train.output_dir):
-            do_eval(cfg)
+        with set_up(args, cfg, notes), recorded(args, cfg):
+            with ends_in_one_sentence(cfg.train.output_dir):
+                do_eval(cfg)
         return
     with training_folder(cfg, args.resume) as notes:
         with ends_in_one_sentence(cfg.train.output_dir):
             settle_seed(cfg, args.resume)
-        with set_up(args, cfg, notes + settled):
+        with set_up(args, cfg, notes + settled), recorded(args, cfg):
             train_with_rewinds(partial(do_train, args, cfg), cfg.train.seed)
 
 
@@ -324,7 +344,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="with --data: images per iteration")
     parser.add_argument("--epochs", type=float, help="with --data: passes over the images")
     add_trust(parser)
-    args = parser.parse_args(overrides_last(sys.argv[1:] if argv is None else argv))
+    words = sys.argv[1:] if argv is None else argv
+    args = parser.parse_args(overrides_last(words))
+    args.command = command_of(parser.prog, words)
     if (args.master_addr is None) != (args.master_port is None):
         parser.error("--master_addr and --master_port must be given together")
     if args.master_addr is not None:
@@ -355,7 +377,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.eval_only and not cfg.train.init_checkpoint:
         parser.error("--eval-only needs the weights to evaluate: train.init_checkpoint=MODEL.pth")
     args.config = PackedConfig(cfg)
-    args.is_refused = False
+    args.is_refused, args.found = False, None
     return args
 
 

@@ -29,6 +29,8 @@ OPTIONS = (
     "dataloader.evaluator=null",
 )
 CLOCK = ("time", "data_time", "rank_data_time", "eta_seconds", "[metric]images_per_second")
+CLOCK += tuple(f"seconds/{part}" for part in ("data", "forward", "backward", "optimizer"))
+CLOCK += ("seconds/evaluation", "memory/process_gib")
 
 
 def tensors(value, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:

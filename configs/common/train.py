@@ -60,6 +60,7 @@ train = dict(
     # the model on the command line of --eval-only comes first.
     eval_sample_ratio=None,
     log_period=20,
+    report=True,  # make report.html, a page about the run, at its end
     device="cuda" if torch.cuda.is_available() else "cpu",
     seed=-1,
 )

@@ -22,7 +22,8 @@ def check(args: argparse.Namespace) -> None:
     """Compare config, data and files, and end with exit code 2 if they contradict each other.
 
     On each machine its first process does it; ``preflight=False`` leaves it out. A process of
-    several goes on as `args.is_refused`, so that `main` ends the others too.
+    several goes on as `args.is_refused`, so that `main` ends the others too. What it has found is
+    `args.found`, for the record of the run.
     """
     cfg = args.config.unpack()
     job = find_job(os.environ, args.num_machines)
@@ -48,6 +49,7 @@ def check(args: argparse.Namespace) -> None:
     for kind, lines in (("", found.plan), ("warning: ", found.warnings), ("error: ", found.errors)):
         for line in lines:
             print(f"preflight: {kind}{line}", file=sys.stderr if kind else sys.stdout, flush=True)
+    args.found = {"plan": found.plan, "warnings": found.warnings, "problems": found.problems}
     if found.errors and job is None and args.num_machines == 1:
         raise SystemExit(2)
     args.is_refused = bool(found.errors)

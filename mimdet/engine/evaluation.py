@@ -57,6 +57,7 @@ def _truth(dataset_name: str | None) -> Truth:
         image_ids=metadata.get("file_image_ids", {}),
         category_ids=metadata.get("file_category_ids", {}),
         class_ids={classes[number]: i for i, number in ids.items()} if classes else {},
+        image_root=metadata.get("image_root"),
     )
 
 

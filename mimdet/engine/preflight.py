@@ -50,12 +50,14 @@ class Findings:
         errors: what must be mended, one sentence each.
         warnings: what looks wrong.
         plan: what will happen, a line each.
+        problems: of annotation files and images, whatever becomes of them, a line for each kind.
         tell: is called with a line before each step that takes long.
     """
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     plan: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     tell: Callable[[str], None] = lambda line: None
 
     def attempt(self, what: Callable[[], Any]) -> Any:
@@ -117,7 +119,8 @@ def preflight(
         _divide_batch(cfg, processes, found)
         _check_seed(cfg, found)
         _tell_plan(cfg, datasets.get("train"), found)
-    found.errors = list(dict.fromkeys(found.errors))  # of a file that training and test share
+    for lines in (found.errors, found.problems):  # of a file that training and test share
+        lines[:] = dict.fromkeys(lines)
     return found
 
 
@@ -142,7 +145,9 @@ def _look_at_data(cfg: DictConfig, split: str, found: Findings) -> _Dataset | No
             found.errors += data.problems.lines(Severity.REFUSED)
             if size > _LARGE:
                 found.tell(f"looks for its {len(data.records)} images in {node.image_root}")
-            found.errors += check_image_files(data).lines()
+            files = check_image_files(data)
+            found.errors += files.lines()
+            found.problems += [*data.problems.lines(), *files.lines()]
     if found.errors:
         return None
     dataset = found.attempt(lambda: instantiate(loader.dataset))

@@ -25,6 +25,7 @@ from mimdet.engine.shared_index import share_index
 from mimdet.whole_files import written_whole
 
 _SEED_FILE = "seed.txt"
+_OF_CLOCKS = ("time", "seconds/")
 
 
 def settle_seed(cfg: DictConfig, resume: bool) -> None:
@@ -103,11 +104,13 @@ class RecentScalars(HookBase):
         storage = self.trainer.storage
         hints = storage._smoothing_hints  # no method of either Detectron2 tells them
         # Only those of this iteration: writers take an older one for new and write it again. That
-        # leaves out `time` too, of which the first iterations after a resume have none.
+        # leaves out those of clocks too, of which the first iterations after a resume have none.
         return {
             name: history.values()[-self._window_size :]
             for name, history in storage.histories().items()
-            if hints[name] and name != "time" and history.values()[-1][1] == storage.iter
+            if hints[name]
+            and not name.startswith(_OF_CLOCKS)
+            and history.values()[-1][1] == storage.iter
         }
 
     def load_state_dict(self, state_dict: Mapping[str, list[tuple[float, int]]]) -> None:

@@ -15,7 +15,8 @@ from mimdet.checkpoint.newest import PATTERN, TAG, checkpoints_in
 _WRITTEN = (
     *(PATTERN, TAG, "metrics.json", "seed.txt", "config.yaml*", "log.txt*"),
     *("events.out.tfevents.*", "results*.json", "*_instances_results*.json"),
-    "instances_predictions.pth",
+    *("instances_predictions.pth", "instances_truth.json", "kept_tokens_*.npz"),
+    *("reconstructions_*.npz", "run.json", "report.json", "report.html"),
 )
 
 # What a save that was killed leaves. Evaluations, which do not own the folder, write other files.

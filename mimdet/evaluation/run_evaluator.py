@@ -12,8 +12,13 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from mimdet.evaluation.missed import ap_of_nothing
 from mimdet.evaluation.results import write_json
+from mimdet.evaluation.truth_file import write_truth_file
 
-_WRITTEN = ("coco_instances_results.json", "lvis_instances_results.json")
+_OF_COCO = "coco_instances_results.json"
+_WRITTEN = (_OF_COCO, "lvis_instances_results.json")
+
+TRUTH = "instances_truth.json"
+"""What `coco_instances_results.json` was scored against, see `write_truth_file`."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,14 @@ class Truth:
         image_ids: id in `json_file` -> id in the user's file, where they differ.
         category_ids: likewise.
         class_ids: name of a class -> its category id in `json_file`.
+        image_root: folder of the images.
     """
 
     json_file: str | None = None
     image_ids: Mapping[int, Any] = field(default_factory=dict)
     category_ids: Mapping[int, Any] = field(default_factory=dict)
     class_ids: Mapping[str, int] = field(default_factory=dict)
+    image_root: str | None = None
 
 
 class RunEvaluator(DatasetEvaluator):
@@ -86,6 +93,9 @@ class RunEvaluator(DatasetEvaluator):
         for path in predictions:
             if path.exists():
                 self._restore_ids(path)
+        if self._folder and (self._folder / _OF_COCO).exists() and self._truth.json_file:
+            # LVIS has no such file: what its annotators did not look for is no false alarm.
+            self._write_truth(self._folder / TRUTH)
         return self._with_zeros(results)
 
     def _restore_ids(self, path: Path) -> None:
@@ -98,6 +108,11 @@ class RunEvaluator(DatasetEvaluator):
             detection["image_id"] = images.get(image, image)
             detection["category_id"] = categories.get(category, category)
         write_json(found, path)
+
+    def _write_truth(self, path: Path) -> None:
+        truth = self._truth
+        ids = dict(image_ids=truth.image_ids, category_ids=truth.category_ids)
+        write_truth_file(truth.json_file, path, truth.image_root, **ids)
 
     def _with_zeros(self, results: dict[str, Any]) -> dict[str, Any]:
         metrics = next(iter(results.values()))

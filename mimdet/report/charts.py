@@ -81,9 +81,9 @@ class _Scale:
 
     def ticks(self, count: int) -> list[float]:
         """About `count` round numbers."""
-        if self._log:
+        if self._log and self._high > 10 * self._low:
             powers = range(math.floor(math.log10(self._low)), math.ceil(math.log10(self._high)) + 1)
-            steps = (1,) if len(powers) > 4 else (1, 2, 5)
+            steps = (1,) if len(powers) > 5 else (1, 2, 5) if len(powers) < 4 else (1, 3)
             found = [step * 10.0**power for power in powers for step in steps]
             return [tick for tick in found if self._low <= tick <= self._high]
         rough = (self._high - self._low) / count
@@ -246,13 +246,13 @@ def short(value: float) -> str:
     if value == 0:
         return "0"
     size = abs(value)
-    if size >= 1e6:
+    if 1e6 <= size < 1e9:
         return f"{value / 1e6:.3g}M"
-    if size >= 1e4:
+    if 1e4 <= size < 1e6:
         return f"{value / 1e3:.3g}k"
-    if size >= 1e3:
+    if 1e3 <= size < 1e4:
         return f"{value:.0f}"
-    if size < 1e-2:
+    if not 1e-2 <= size < 1e3:
         digits, power = f"{value:.2e}".split("e")
         return f"{float(digits):g}e{int(power)}"
     return f"{value:.3g}"

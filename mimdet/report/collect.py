@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from mimdet.report.curves import Curves, curves_of, largest_of, mean_of
+from mimdet.report.detections import read_detections
+from mimdet.report.findings import findings
 from mimdet.report.run_files import (
+    DETECTIONS,
     KEPT_TOKENS,
     RECONSTRUCTIONS,
+    TRUTH,
     end_of_log,
     metric_lines,
     number,
@@ -54,6 +58,7 @@ def collect(run: str | os.PathLike) -> dict[str, Any]:
         )
     tasks = _tasks(results or {})
     training = _training(curves, begun)
+    found, why_not = _detections(run)
     return {
         "format": FORMAT,
         "name": run.resolve().name,
@@ -64,10 +69,13 @@ def collect(run: str | os.PathLike) -> dict[str, Any]:
         "training": training,
         "evaluations": _evaluations(curves),
         "tasks": tasks,
+        "detections": found,
+        "detections_missing": why_not,
+        "image_root": _image_root(run),
         "protocol": (results or {}).get("protocol"),
         "seconds_per_batch": number((results or {}).get("seconds_per_batch")),
-        "kept_tokens": read_json(run / KEPT_TOKENS),
-        "reconstructions": sorted(p.name for p in (run / RECONSTRUCTIONS).glob("*.npz")),
+        "kept_tokens": sorted(path.name for path in run.glob(KEPT_TOKENS)),
+        "reconstructions": sorted(path.name for path in run.glob(RECONSTRUCTIONS)),
         "config": text_of(run / "config.yaml"),
         "log": log,
     }
@@ -129,6 +137,23 @@ def _evaluations(curves: Curves) -> list[dict[str, Any]]:
         for iteration, value in curves[name]:
             found.setdefault(iteration, {})[name] = value
     return [{"iteration": k, "metrics": found[k]} for k in sorted(found)]
+
+
+def _detections(run: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """What `findings` says of the newest evaluation, or why there is nothing."""
+    truth, results = run / TRUTH, run / DETECTIONS
+    if not (truth.is_file() and results.is_file()):
+        return None, None
+    try:
+        return findings(read_detections(truth, results)), None
+    except (ValueError, LookupError, TypeError) as e:  # a file that something has damaged
+        return None, f"{type(e).__name__}: {e}"
+
+
+def _image_root(run: Path) -> str | None:
+    content = read_json(run / TRUTH)
+    root = content.get("image_root") if isinstance(content, dict) else None
+    return root if isinstance(root, str) else None
 
 
 _METRICS = {"AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"}

@@ -42,6 +42,15 @@ PARTS_OF_TIME = {
     "evaluation": "evaluation",
 }
 
+# Kinds of false alarms of `mimdet.report.errors`.
+MISTAKES = {
+    "classification": "wrong class",
+    "localisation": "misplaced",
+    "both": "wrong class and place",
+    "duplicate": "duplicate",
+    "background": "nothing there",
+}
+
 OUTCOMES = {
     "finished": ("finished", "good"),
     "ended early": ("ended early", "good"),

@@ -23,7 +23,8 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"short": charts.short, "percent": percent, "duration": duration}
+    for filter_ in (charts.short, percent, duration, when):
+        environment.filters[filter_.__name__] = filter_
     environment.globals |= {"bars": charts.bars}
     return environment.get_template(template).render(**values)
 
@@ -43,3 +44,8 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.3g} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def when(text: Any) -> str:
+    """A time of ISO 8601, to the minute."""
+    return str(text)[:16].replace("T", " ") + " UTC"

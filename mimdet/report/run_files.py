@@ -12,11 +12,14 @@ RECORD = "run.json"
 TRUTH = "instances_truth.json"
 """The objects that the newest evaluation was scored against, with the ids of the user's file."""
 
-KEPT_TOKENS = "kept_tokens.json"
-"""Which tokens the encoder of a MIMDet saw of a few images of the newest evaluation."""
+DETECTIONS = "coco_instances_results.json"
+"""The detections of the newest evaluation."""
 
-RECONSTRUCTIONS = "reconstructions"
-"""Folder of what a masked autoencoder made of a few images, a file for each time."""
+KEPT_TOKENS = "kept_tokens_*.npz"
+"""Which tokens the encoder of a MIMDet saw of the first images of training and evaluation."""
+
+RECONSTRUCTIONS = "reconstructions_*.npz"
+"""What a masked autoencoder made of a few images, a file for each time."""
 
 _LOG_LINES = 60
 _LOG_BYTES = 200_000

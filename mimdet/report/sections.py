@@ -20,17 +20,17 @@ def training_figures(training: Mapping[str, Any], evaluations: list[Mapping]) ->
     """Curves of a training: losses, metrics of its evaluations, learning rate, speed."""
     curves = training["curves"]
     figures = [
-        _figure(
+        figure(
             "Loss",
             _curve(curves, {"total_loss": "total loss"}, "loss", log_y=True),
-            "Sum of all losses, which training lowers, on a scale of powers of ten. It should fall "
-            "and then level off; a jump upwards means that training has become unstable.",
+            "Sum of all losses, which training lowers, on a logarithmic scale. It should fall and "
+            "then level off; a jump upwards means that training has become unstable.",
         )
     ]
     parts = {name: name for name in curves if _LOSS.fullmatch(name) and name != "total_loss"}
     if len(parts) > 1:
         figures.append(
-            _figure(
+            figure(
                 "Losses by part",
                 _curve(curves, parts, "loss"),
                 "What that sum is made of. A part that does not fall is one that the model does "
@@ -41,7 +41,7 @@ def training_figures(training: Mapping[str, Any], evaluations: list[Mapping]) ->
         figures.append(_evaluation_figure(evaluations))
     if "lr" in curves:
         figures.append(
-            _figure(
+            figure(
                 "Learning rate",
                 _curve(curves, {"lr": "learning rate"}, "learning rate"),
                 "The schedule as it was applied: a warm-up, then lower and lower.",
@@ -49,7 +49,7 @@ def training_figures(training: Mapping[str, Any], evaluations: list[Mapping]) ->
         )
     if "grad_norm" in curves:
         figures.append(
-            _figure(
+            figure(
                 "Norm of the gradients",
                 _curve(curves, {"grad_norm": "norm"}, "norm", log_y=True),
                 "Before clipping. Peaks show batches that would have moved the weights far.",
@@ -57,7 +57,7 @@ def training_figures(training: Mapping[str, Any], evaluations: list[Mapping]) ->
         )
     if "[metric]images_per_second" in curves:
         figures.append(
-            _figure(
+            figure(
                 "Speed",
                 _curve(curves, {"[metric]images_per_second": "speed"}, "images per second"),
                 "Of all processes together. Dips are other programs on the machine, or data that "
@@ -67,7 +67,8 @@ def training_figures(training: Mapping[str, Any], evaluations: list[Mapping]) ->
     return figures
 
 
-def _figure(title: str, drawing: Markup, caption: str) -> Figure:
+def figure(title: str, drawing: Markup, caption: str) -> Figure:
+    """A drawing with its title, and a caption that says what one sees and how to read it."""
     return {"title": title, "drawing": drawing, "caption": caption}
 
 
@@ -89,7 +90,7 @@ def _evaluation_figure(evaluations: list[Mapping]) -> Figure:
         )
         for name in chosen
     ]
-    return _figure(
+    return figure(
         "Evaluations",
         line_chart(series, "iteration", "percent"),
         "Metrics on the evaluation data during the training, in percent; higher is better. Still "
@@ -99,8 +100,8 @@ def _evaluation_figure(evaluations: list[Mapping]) -> Figure:
 
 def time_bars(seconds: Mapping[str, float | None]) -> Markup:
     """Where the time of a training went."""
-    known = {part: seconds[part] for part in PARTS_OF_TIME if seconds.get(part) is not None}
-    total = sum(known.values()) or 1.0
+    known = {part: seconds[part] for part in PARTS_OF_TIME if seconds.get(part)}
+    total = sum(known.values())
     return bars(
         [
             Bar(PARTS_OF_TIME[part], value, f"{100 * value / total:.0f}%, {duration(value)}")

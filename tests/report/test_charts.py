@@ -67,7 +67,7 @@ def test_the_longest_bar_is_full_and_the_others_in_proportion():
 @pytest.mark.parametrize(
     "value, text",
     [(0, "0"), (0.00025, "2.5e-4"), (-0.002, "-2e-3"), (0.0123, "0.0123"), (1.5, "1.5")]
-    + [(250, "250"), (1234, "1234"), (12345, "12.3k"), (2.5e6, "2.5M")],
+    + [(250, "250"), (1234, "1234"), (12345, "12.3k"), (2.5e6, "2.5M"), (4e11, "4e11")],
 )
 def test_short_numbers(value, text):
     assert short(value) == text
