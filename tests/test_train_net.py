@@ -31,6 +31,8 @@ def test_training_lowers_the_loss(trained):
 def test_training_leaves_checkpoint_config_log_metrics_and_results(trained):
     names = {path.name for path in trained.iterdir()}
     assert {"config.yaml", "log.txt", "metrics.json", "results.json", "model_final.pth"} <= names
+    assert {"run.json", "report.html", "report.json", "instances_truth.json"} <= names
+    assert "kept_tokens_training.npz" in names
     assert (trained / "last_checkpoint").read_text() == "model_final.pth"
     assert not [name for name in names if ".tmp" in name]
     results = json.loads((trained / "results.json").read_text())

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from mimdet.report.names import MISTAKES
 
 # Of images that datasets have; others, such as EPS, start programs.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "MPO")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _SIDE = 480  # pixels of the longer side of an image in a page
 _QUALITY = 80
 _WIDTH = 320  # units of a drawing: about the pixels it is shown with
