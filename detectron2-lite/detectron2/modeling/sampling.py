@@ -26,21 +26,26 @@ def subsample_labels(
 
     Reference: Girshick 2015, arXiv 1504.08083, section 2.3.
     """
-    return subsample_labels_of_images([labels], num_samples, positive_fraction, bg_label)[0]
+    rows, counts = subsample_labels_of_images([labels], num_samples, positive_fraction, bg_label)
+    return rows.split(counts)
 
 
 def subsample_labels_of_images(
     labels: Sequence[Tensor], num_samples: int, positive_fraction: float, bg_label: int
-) -> list[tuple[Tensor, Tensor]]:
+) -> tuple[Tensor, list[int]]:
     """`subsample_labels` for image after image, with the same draws.
 
     The device is asked once for all images, instead of twice for each.
+
+    Returns:
+        Indices into the joined `labels`: positives of the first image, its negatives, positives of
+        the second, ...; and the numbers of these.
     """
-    flat, num_images = torch.cat(list(labels)), len(labels)
-    negative = flat == bg_label
-    # All images' positives, then their negatives, as one row of bools. `found` tells how many hold
-    # before each place; so the n-th that holds is found without listing all others.
-    masks = torch.cat([(flat != -1) & ~negative, negative])
+    joined, num_images = torch.cat(list(labels)), len(labels)
+    negative = joined == bg_label
+    # All positives, then all negatives, as one row of bools. `found` tells how many hold before
+    # each place; so the n-th that holds is found without listing all others.
+    masks = torch.cat([(joined != -1) ^ negative, negative])
     found = F.pad(masks, (1, 0)).cumsum(dim=0)
     ends = list(itertools.accumulate(map(len, [*labels, *labels]), initial=0))
     before = torch.stack([found[end] for end in ends]).tolist()  # the host waits here
@@ -51,11 +56,10 @@ def subsample_labels_of_images(
         negatives = before[num_images + i + 1] - first_negative
         num_positive = min(positives, int(num_samples * positive_fraction))
         num_negative = min(negatives, num_samples - num_positive)
-        drawn.append(_draw(positives, num_positive, found.device) + first_positive)
-        drawn.append(_draw(negatives, num_negative, found.device) + first_negative)
-    places = torch.searchsorted(found, torch.cat(drawn), right=True) - 1
-    rows = iter((places % max(len(flat), 1)).split([len(of_draw) for of_draw in drawn]))
-    return [(next(rows) - start, next(rows) - start) for start in ends[:num_images]]
+        drawn.append(_draw(positives, num_positive, joined.device) + (first_positive + 1))
+        drawn.append(_draw(negatives, num_negative, joined.device) + (first_negative + 1))
+    places = torch.searchsorted(found[1:], torch.cat(drawn))
+    return places % max(len(joined), 1), [len(of_draw) for of_draw in drawn]
 
 
 def true_rows(masks: Sequence[Tensor]) -> list[Tensor]:

@@ -239,6 +239,8 @@ class PolygonMasks:
             return PolygonMasks([self.polygons[index]])
         if isinstance(item, Tensor) and item.device.type != "cpu" and item.dtype == torch.int64:
             return self._choose(item)
+        if isinstance(item, slice) and self._chosen is not None:
+            return self._choose(item)
         item = item.cpu().numpy() if isinstance(item, Tensor) else item
         try:
             positions = np.arange(len(self))[item]  # by the rules of numpy, which are torch's
@@ -246,12 +248,11 @@ class PolygonMasks:
             raise ValueError(f"{len(self)} polygon masks cannot be indexed by {item!r}: {e}") from e
         return PolygonMasks([self.polygons[i] for i in positions])
 
-    def _choose(self, positions: Tensor) -> "PolygonMasks":
+    def _choose(self, positions: Tensor | slice) -> "PolygonMasks":
         """The instances at (n,) positions on a device, read when somebody needs the polygons."""
         chosen = PolygonMasks([])
         chosen._all = self._all
-        own = self._chosen
-        chosen._chosen = positions if own is None else own.to(positions.device)[positions]
+        chosen._chosen = positions if self._chosen is None else self._chosen[positions]
         return chosen
 
     def __repr__(self) -> str:
@@ -305,10 +306,9 @@ class PolygonMasks:
         boxes = boxes.detach()
         if self._chosen is None:
             corners, polygons_of = boxes.cpu().numpy(), self._all
-        else:  # one transfer of both; float64 holds boxes and positions exactly
-            both = torch.cat(
-                [boxes.double(), self._chosen.to(boxes.device, torch.float64)[:, None]], dim=1
-            ).cpu()
+        else:  # one transfer of both; positions are below 2^24, so float32 holds them exactly
+            chosen = self._chosen.to(boxes.device, torch.float32)
+            both = torch.cat([boxes, chosen[:, None]], dim=1).cpu()
             corners = both[:, :4].to(boxes.dtype).numpy()
             polygons_of = [self._all[int(i)] for i in both[:, 4].tolist()]
         sides = np.maximum(corners[:, 2:] - corners[:, :2], 0.1)
@@ -331,7 +331,8 @@ class PolygonMasks:
             return PolygonMasks([polygons for masks in polymasks_list for polygons in masks])
         joined, chosen = PolygonMasks([]), []
         for masks in polymasks_list:
-            chosen.append(masks._chosen + len(joined._all))
+            start = len(joined._all)
+            chosen.append(masks._chosen + start if start else masks._chosen)
             joined._all = joined._all + masks._all
         joined._chosen = torch.cat(chosen)
         return joined

@@ -18,6 +18,6 @@ def assert_all(condition: Tensor, message: str, received: Callable[[], str]) -> 
         AssertionError: on the CPU, if a value is False.
     """
     if condition.is_cuda:
-        torch._assert_async(condition.all(), message)
+        torch._assert_async(condition.all() if condition.dim() else condition, message)
     else:
         assert condition.all(), f"{message}, got {received()}"

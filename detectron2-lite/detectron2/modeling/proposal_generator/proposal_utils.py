@@ -65,12 +65,12 @@ def find_top_rpn_proposals(
         scores.append(level_scores)
         boxes.append(top_boxes)
     return suppress_proposals(
-        boxes, scores, image_sizes, nms_thresh, post_nms_topk, min_box_size, training
+        cat(boxes, dim=1), scores, image_sizes, nms_thresh, post_nms_topk, min_box_size, training
     )
 
 
 def suppress_proposals(
-    boxes: list[Tensor],
+    boxes: Tensor,
     scores: list[Tensor],
     image_sizes: list[tuple[int, int]],
     nms_thresh: float,
@@ -81,7 +81,7 @@ def suppress_proposals(
     """The second half of `find_top_rpn_proposals`, for boxes already reduced to the best ones.
 
     Args:
-        boxes: per level (N, k_l, 4).
+        boxes: (N, k, 4), those of all levels.
         scores: per level (N, k_l).
         image_sizes: as the other arguments, see `find_top_rpn_proposals`.
         nms_thresh: see there.
@@ -98,7 +98,7 @@ def suppress_proposals(
     level_of_column = torch.cat(
         [torch.full((s.shape[1],), level, device=s.device) for level, s in enumerate(scores)]
     )
-    boxes, scores = cat(boxes, dim=1), cat(scores, dim=1)  # (N, k, 4), (N, k)
+    scores = cat(scores, dim=1)  # (N, k)
     # (N, k); no comparison holds for NaN.
     finite = torch.cat([boxes, scores[..., None]], dim=2).abs().amax(dim=2) < math.inf
     if boxes.is_cuda:
@@ -141,14 +141,13 @@ def _suppress_in_batch(
 ) -> list[Instances]:
     """`_suppress_in_image` for all images at once, so that the host waits twice in all.
 
-    Boxes that are not `finite`, (N, k) bools, or too small become empty ones of score -inf, which
-    suppress nothing, are suppressed by nothing and come last.
+    Boxes that are not `finite`, (N, k) bools, or too small get the score -inf: they come last, so
+    they suppress none of the others, and are dropped.
     """
     corners = torch.tensor([[w, h, w, h] for h, w in image_sizes], dtype=torch.float32)
     boxes = boxes.float().clamp(min=0).minimum(send(corners, boxes.device)[:, None])
     large = (boxes[..., 2:] - boxes[..., :2] > min_box_size).all(dim=2)
     valid = finite & large
-    boxes = torch.where(valid[..., None], boxes, 0.0)
     scores = torch.where(valid, scores, -math.inf)
     # Levels lie side by side and images below each other, far enough apart not to overlap.
     num_images, num_boxes = scores.shape

@@ -216,14 +216,12 @@ class RPN(nn.Module):
         return self._subsample(labels), boxes
 
     def _subsample(self, labels: list[Tensor]) -> list[Tensor]:
-        samples = subsample_labels_of_images(
+        rows, _ = subsample_labels_of_images(
             labels, self.batch_size_per_image, self.positive_fraction, 0
         )
-        sampled = [torch.full_like(labels_i, -1) for labels_i in labels]
-        for sampled_i, (positive, negative) in zip(sampled, samples, strict=True):
-            sampled_i[positive] = 1
-            sampled_i[negative] = 0
-        return sampled
+        joined = torch.cat(labels)
+        sampled = torch.full_like(joined, -1).index_copy_(0, rows, joined[rows])
+        return list(sampled.split([len(labels_i) for labels_i in labels]))
 
     def losses(
         self,
@@ -252,23 +250,22 @@ class RPN(nn.Module):
         num_images, count = len(labels), self.batch_size_per_image
         # The sampled anchors, filled up by others without a weight: so the host need not wait for
         # their number.
-        first = (labels >= 0).byte().topk(min(count + 1, labels.shape[1]), dim=1)
+        labels, rows = labels.topk(min(count + 1, labels.shape[1]), dim=1)
         assert_all(
-            first.values[:, count:] == 0,
+            labels[:, count:] == -1,
             "at most batch_size_per_image anchors of an image may have a label >= 0",
             lambda: f"more than {count}",
         )
-        rows = first.indices[:, :count]  # (N, count)
-        labels = labels.gather(1, rows)
+        labels, rows = labels[:, :count], rows[:, :count]
         self._log_counts(labels)
-        sampled, positive = labels >= 0, labels == 1
+        positive = labels == 1
         logits = cat(pred_objectness_logits, dim=1).gather(1, rows)
         loss_cls = F.binary_cross_entropy_with_logits(
-            logits, positive.float(), weight=sampled, reduction="sum"
+            logits, positive.float(), weight=(labels >= 0).float(), reduction="sum"
         )
         index = rows[..., None].expand(-1, -1, 4)
         loss_loc = box_regression_loss(
-            Boxes.cat(anchors).tensor[rows.flatten()],
+            Boxes.cat(anchors).tensor[rows].flatten(0, 1),
             cat(pred_anchor_deltas, dim=1).gather(1, index).flatten(0, 1),
             torch.stack(gt_boxes).gather(1, index).flatten(0, 1),
             self.box2box_transform,
@@ -329,7 +326,7 @@ class RPN(nn.Module):
             top_deltas.flatten(0, 1), top_anchors.flatten(0, 1)
         ).view_as(top_anchors)
         return suppress_proposals(
-            boxes.split([len(of_level[0]) for of_level in rows], dim=1),
+            boxes,
             scores,
             image_sizes,
             self.nms_thresh,

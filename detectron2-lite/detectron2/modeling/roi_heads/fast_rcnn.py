@@ -243,15 +243,15 @@ class FastRCNNOutputLayers(nn.Module):
             AssertionError: the proposals require a gradient.
         """
         logits, deltas = predictions
-        gt_classes = _concatenate([p.gt_classes for p in proposals], deltas.new_zeros(0).long())
+        gt_classes = _concatenate([p.gt_classes for p in proposals], torch.int64)
         self._log_classification(logits, gt_classes)
 
-        no_boxes = deltas.new_zeros((0, 4))
-        boxes = _concatenate([p.proposal_boxes.tensor for p in proposals], no_boxes)
+        boxes = _concatenate([p.proposal_boxes.tensor for p in proposals], torch.float32, 4)
         assert not boxes.requires_grad, "proposals must not require a gradient; detach the boxes"
         gt_boxes = _concatenate(
             [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals],
-            no_boxes,
+            torch.float32,
+            4,
         )
         if self.use_sigmoid_ce:
             loss_cls = self._sigmoid_cross_entropy(logits, gt_classes)
@@ -370,8 +370,8 @@ class FastRCNNOutputLayers(nn.Module):
         return list(probs.split([len(p) for p in proposals]))
 
 
-def _concatenate(tensors: list[Tensor], if_none: Tensor) -> Tensor:
-    return cat(tensors) if tensors else if_none
+def _concatenate(tensors: list[Tensor], dtype: torch.dtype, *columns: int) -> Tensor:
+    return cat(tensors) if tensors else torch.zeros(0, *columns, dtype=dtype)
 
 
 def _of_class(boxes: Tensor, rows: Tensor, classes: Tensor) -> Tensor:

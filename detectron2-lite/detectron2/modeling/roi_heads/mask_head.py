@@ -37,7 +37,8 @@ def mask_rcnn_loss(
     _log_statistics(logits.detach() > 0, target)
     if vis_period > 0 and get_event_storage().iter % vis_period == 0:
         _put_images(logits.detach().sigmoid(), target)
-    return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="mean")
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return F.binary_cross_entropy_with_logits(logits.to(dtype), target.to(dtype))
 
 
 def _crop_targets(instances: list[Instances], mask_size: int) -> Tensor:
@@ -75,7 +76,7 @@ def _of_class(masks: Tensor, classes: Tensor) -> Tensor:
 
 
 def _log_statistics(predicted: Tensor, target: Tensor) -> None:
-    counts = torch.stack([target.sum(), (predicted & target).sum(), predicted.sum()])
+    counts = torch.stack([target, predicted & target, predicted]).sum(dim=(1, 2, 3))
     total = target.numel()
 
     def scalars(counts: list[float]) -> dict[str, float]:
@@ -128,7 +129,7 @@ class BaseMaskRCNNHead(nn.Module):
         logits = self.layers(x)
         if self.training:
             loss = mask_rcnn_loss(logits, instances, self.vis_period)
-            return {"loss_mask": loss * self.loss_weight}
+            return {"loss_mask": loss if self.loss_weight == 1.0 else loss * self.loss_weight}
         mask_rcnn_inference(logits, instances)
         return instances
 

@@ -34,6 +34,19 @@ def select_foreground_proposals(
     return [p[rows] for p, rows in zip(proposals, true_rows(masks), strict=True)], masks
 
 
+def _foreground(proposals: list[Instances], bg_label: int) -> list[Instances]:
+    """`select_foreground_proposals`, without a wait where classes are those that were sampled."""
+    chosen = []
+    for p in proposals:
+        count, version = getattr(p.gt_classes, "_sampled_foreground", (0, None))
+        if (
+            version is None or version != p.gt_classes._version
+        ):  # other classes, or changed in place
+            return select_foreground_proposals(proposals, bg_label)[0]
+        chosen.append(p[:count])
+    return chosen
+
+
 class ROIHeads(nn.Module):
     """Base of heads that work on proposals: labels and samples them for training.
 
@@ -89,18 +102,22 @@ class ROIHeads(nn.Module):
             matches, labels = self.proposal_matcher(iou)
             classes = matched_classes(matches, labels, targets_i.gt_classes, self.num_classes)
             labelled.append((proposals_i, targets_i, matches, classes))
-        samples = subsample_labels_of_images(
+        rows, counts = subsample_labels_of_images(
             [classes for *_, classes in labelled],
             self.batch_size_per_image,
             self.positive_fraction,
             self.num_classes,
         )
-        sampled = [
-            _with_targets(*of_image, torch.cat(rows))
-            for of_image, rows in zip(labelled, samples, strict=True)
-        ]
-        num_foreground = sum(len(foreground) for foreground, _ in samples)
-        num_background = sum(len(background) for _, background in samples)
+        num_foreground, num_background = sum(counts[::2]), sum(counts[1::2])
+        sampled, start = [], 0
+        per_image = [sum(of_image) for of_image in zip(counts[::2], counts[1::2], strict=True)]
+        for i, (of_image, rows_i) in enumerate(zip(labelled, rows.split(per_image), strict=True)):
+            sampled.append(_with_targets(*of_image, rows_i - start if start else rows_i))
+            start += len(of_image[0])
+            # The host knows here how many come first: the mask branch need not ask the device.
+            classes = sampled[-1].gt_classes
+            if not classes.is_inference():  # such tensors have no version
+                classes._sampled_foreground = counts[2 * i], classes._version
         storage = get_event_storage()
         storage.put_scalar("roi_head/num_fg_samples", num_foreground / len(sampled))
         storage.put_scalar("roi_head/num_bg_samples", num_background / len(sampled))
@@ -282,7 +299,7 @@ class StandardROIHeads(ROIHeads):
         source = "pred_boxes"
         if self.training:
             source = "proposal_boxes"
-            instances, _ = select_foreground_proposals(instances, self.num_classes)
+            instances = _foreground(instances, self.num_classes)
         pooled = self.mask_pooler(
             [features[name] for name in self.mask_in_features], [x.get(source) for x in instances]
         )
