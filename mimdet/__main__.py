@@ -26,6 +26,7 @@ _TOOLS = {
     "groups": "print_param_groups",
     "report": "report",
     "compare": "compare",
+    "ratio": "ratio",
     "toy": "make_toy_dataset",
     "ade20k": "prepare_ade20k",
 }

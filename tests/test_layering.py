@@ -15,7 +15,7 @@ _BELOW_ANALYSIS = {
     f"mimdet.{part}"
     for part in (
         *("layers", "modeling", "pretraining", "checkpoint", "solver", "data", "evaluation"),
-        *("config", "command_line"),
+        *("engine", "report", "config", "command_line"),
     )
 }
 

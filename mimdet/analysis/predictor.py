@@ -152,8 +152,8 @@ class Predictor:
         trusted: Sequence[str] = (),
     ):
         path = os.fspath(checkpoint)
-        card, cfg = _card_and_config(path, config_file, overrides, trusted)
-        device = _usable(device)
+        card, cfg = card_and_config(path, config_file, overrides, trusted)
+        device = usable_device(device)
         cfg.train.device, cfg.train.init_checkpoint = device, path
         _set_ratio(cfg, sample_ratio)
         mapper = instantiate(cfg.dataloader.test.mapper)
@@ -251,9 +251,14 @@ def read_pixels(image: ImageLike, image_format: str) -> np.ndarray:
     return detection_utils.convert_PIL_to_numpy(image, image_format)
 
 
-def _card_and_config(
+def card_and_config(
     path: str, config_file: str | None, overrides: Sequence[str], trusted: Sequence[str]
 ) -> tuple[Card | None, DictConfig]:
+    """What a checkpoint says of itself, and the config that it tells or that a file has instead.
+
+    Raises:
+        FileNotFoundError, ValueError: see `Predictor`.
+    """
     content = read_checkpoint(path, "the checkpoint", mapped=True)
     card = card_of(content, path)
     if config_file:
@@ -268,8 +273,12 @@ def _card_and_config(
     )
 
 
-def _usable(device: str) -> str:
-    """The device, or what "auto" stands for."""
+def usable_device(device: str) -> str:
+    """The device, or what "auto" stands for.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

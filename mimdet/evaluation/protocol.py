@@ -15,6 +15,7 @@ _SETTINGS = {
     "sample_ratio": ("sample_ratio",),
     "sample_seed": ("sample_seed",),
     "sample_padding": ("sample_padding",),
+    "sampler": ("sampler",),
     "score_threshold": ("test_score_thresh",),
     "nms_threshold": ("test_nms_thresh",),
     "max_detections_per_image": ("test_topk_per_image", "max_detections_per_image"),

@@ -9,7 +9,7 @@ their dashes, so that they can be told apart without colours.
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from markupsafe import Markup
@@ -33,12 +33,24 @@ class Series:
         points: (x, y) in the order in which they are joined; where y is None the line has a gap.
         color: number in the palette; None takes the place of the series among the others.
         marks: draw a dot at each point, for few of them.
+        deviations: how far up and down each point may be elsewhere, drawn as an upright line; None
+            where it is not known.
     """
 
     name: str
     points: Sequence[tuple[float, float | None]]
     color: int | None = None
     marks: bool = False
+    deviations: Sequence[float | None] = ()
+
+    def reach(self) -> list[tuple[float, float, float]]:
+        """(x, lowest y, highest y) of the points that have one."""
+        deviations = self.deviations or [None] * len(self.points)
+        return [
+            (x, y - (d or 0.0), y + (d or 0.0))
+            for (x, y), d in zip(self.points, deviations, strict=True)
+            if y is not None
+        ]
 
 
 @dataclass(frozen=True)
@@ -125,7 +137,7 @@ def line_chart(
     legend, legend_height = _legend(series) if len(series) > 1 else ("", 0)
     bottom = _HEIGHT - _BOTTOM
     xs = [x for s in series for x, _ in s.points]
-    ys = [y for s in series for _, y in s.points if y is not None]
+    ys = [y for s in series for _, *ends in s.reach() for y in ends]
     x_of = _Scale(*(x_range or (min(xs), max(xs))), _LEFT, WIDTH - _RIGHT)
     y_of = _Scale(*(y_range or _room(min(ys), max(ys), log_y)), bottom, _TOP, log_y)
     parts = [*_axes(x_of, y_of, bottom), *_labels(x_label, y_label, bottom)]
@@ -154,7 +166,7 @@ def _drawable(series: Series, place: int, log_y: bool) -> Series | None:
     if all(y is None for _, y in points):
         return None
     color = (place if series.color is None else series.color) % PALETTE
-    return Series(series.name, points, color, series.marks)
+    return replace(series, points=points, color=color)
 
 
 def _room(low: float, high: float, log: bool) -> tuple[float, float]:
@@ -196,6 +208,9 @@ def _line(series: Series, x_of: _Scale, y_of: _Scale) -> str:
     ]
     path = "".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in piece) for piece in pieces)
     # A piece of one point has no length: it is seen as a dot.
+    for x, low, high in series.reach():
+        if low < high:
+            path += f"M{x_of(x):.1f} {y_of(low):.1f}V{y_of(high):.1f}"
     dots = [p for piece in pieces if series.marks or len(piece) == 1 for p in piece]
     drawn = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4"/>' for x, y in dots)
     last = next(y for _, y in reversed(series.points) if y is not None)

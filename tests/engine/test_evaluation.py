@@ -136,6 +136,7 @@ def test_the_protocol_says_what_the_numbers_depend_on(tmp_path):
     assert protocol == {
         "weights": {"kind": "ema", "file": "model_final.pth", "iteration": 89999},
         **{"sample_ratio": 0.75, "sample_seed": 4, "sample_padding": "attend"},
+        "sampler": "random",
         **{"score_threshold": 0.1, "nms_threshold": 0.5, "max_detections_per_image": 7},
         "resolution": [{"ResizeShortestEdge": {"short_edge_length": 112}}],
         "evaluator": {"COCOEvaluator": {"dataset_name": NAME, "max_dets_per_image": 50}},

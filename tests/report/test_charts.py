@@ -71,3 +71,14 @@ def test_the_longest_bar_is_full_and_the_others_in_proportion():
 )
 def test_short_numbers(value, text):
     assert short(value) == text
+
+
+def test_a_deviation_is_an_upright_line_for_which_the_axis_makes_room():
+    points = [(0, 2.0), (1, 3.0), (2, None)]
+    series = Series("a", points, deviations=[1.0, None, 1.0])
+    (path,) = paths(line_chart([series], "x", "y", x_range=(0, 2), y_range=(0, 4)))
+    assert path == "M48.0 105.0L219.0 56.5M48.0 153.5V56.5"
+    high = Series("a", [(0, 2.0), (1, 3.0)], deviations=[9.0, 1.0])
+    (path,) = paths(line_chart([high], "x", "y"))
+    low, top = map(float, re.search(r"M48.0 ([\d.]+)V([\d.]+)", path).groups())
+    assert 8 <= top < low <= 202

@@ -51,6 +51,7 @@ MISSING = [
     ("inspect_checkpoint lost.pth", "there is no checkpoint lost.pth"),
     ("export_checkpoint lost.pth --full full.pth", "there is no checkpoint lost.pth"),
     ("export_checkpoint {mae} --encoder lost/e.pth", "there is no folder"),
+    ("ratio lost.pth --data {toy}", "lost.pth"),
     ("report lost", "a report needs the folder of a run, and lost is none"),
     ("compare lost gone", "a comparison needs folders of runs, and "),
     ("make_toy_dataset {file}/lost", "Not a directory: '{file}"),
