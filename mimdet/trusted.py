@@ -19,8 +19,9 @@ from omegaconf import OmegaConf
 _CLASSES = (
     *(f"detectron2.{m}" for m in ("data", "evaluation", "layers", "modeling", "solver")),
     *("detectron2.structures", "fvcore.common.param_scheduler", "fvcore.transforms"),
-    *("mimdet.checkpoint.start", "mimdet.data", "mimdet.evaluation.imagenet", "mimdet.layers"),
-    *("mimdet.modeling", "mimdet.pretraining", "mimdet.solver"),
+    *("mimdet.checkpoint.start", "mimdet.data", "mimdet.evaluation.imagenet"),
+    *("mimdet.evaluation.sem_seg", "mimdet.layers", "mimdet.modeling", "mimdet.pretraining"),
+    "mimdet.solver",
     *("timm.data.mixup", "timm.data.transforms", "timm.layers", "timm.loss", "timm.models"),
     *("timm.optim", "timm.scheduler", "torch.nn.modules", "torch.optim"),
     *("torchvision.ops", "torchvision.transforms"),
@@ -50,7 +51,7 @@ _FUNCTIONS = {
     "mimdet.solver": {
         *("classifier_layer", "get_fpn_model_parameters", "get_layer_lr_decay_rate"),
         *("get_named_decay_parameters", "get_vit_lr_decay_rate", "make_classifier_lr_factor"),
-        *("mimdet_layer", "scaled_lr", "vit_layer", "vitae_layer"),
+        *("mimdet_layer", "scaled_lr", "segmentor_layer", "vit_layer", "vitae_layer"),
     },
     "timm.data": {"create_transform"},
     "timm.models": {"create_model"},

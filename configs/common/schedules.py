@@ -8,6 +8,7 @@ from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamSc
 
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
+from mimdet.solver.schedule import PolynomialDecay, WarmupFactor
 
 
 def multistep(max_iter, milestones, warmup_iters, warmup_factor=0.0):
@@ -35,6 +36,15 @@ def cosine(max_iter, warmup_iters, warmup_factor=0.0, end_value=0.0, rescale_int
         warmup_method="linear",
         warmup_factor=warmup_factor,
         rescale_interval=rescale_interval,
+    )
+
+
+def polynomial(max_iter, warmup_iters, warmup_factor=0.0, power=1.0, end_value=0.0):
+    """A power of the share of training that is left, times a linear warm-up."""
+    return L(WarmupFactor)(
+        scheduler=L(PolynomialDecay)(power=power, end_value=end_value),
+        warmup_length=warmup_iters / max_iter,
+        warmup_factor=warmup_factor,
     )
 
 

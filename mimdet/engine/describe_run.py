@@ -7,7 +7,7 @@ from torch import nn
 
 from detectron2.data import MetadataCatalog
 from mimdet.checkpoint.card import Card
-from mimdet.engine.follow_data import dataset_names
+from mimdet.engine.follow_data import classes_of, dataset_names
 from mimdet.evaluation.protocol import model_settings, versions
 
 
@@ -21,7 +21,7 @@ def make_card(cfg: DictConfig, model: nn.Module) -> Card:
     """
     names = dataset_names(cfg.dataloader.train)
     metadata = MetadataCatalog.get(names[0]) if names else {}
-    classes = list(metadata.get("thing_classes", ()))
+    classes = classes_of(names[0]) if names else []
     own = metadata.get("file_category_ids", {})
     ids = {k: i for i, k in metadata.get("thing_dataset_id_to_contiguous_id", {}).items()}
     return Card(

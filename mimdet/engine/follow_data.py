@@ -43,12 +43,12 @@ def follow_data(cfg: DictConfig) -> None:
 
 
 def number_of_classes(cfg: DictConfig) -> dict[str, Any]:
-    """Key -> number of classes, for each place where the config of a detector says it.
+    """Key -> number of classes, for each place where the config of a model says it.
 
     A head has its own place only where its number does not follow from another one.
     """
     keys = [key for key in _PLACES if OmegaConf.select(cfg, key) is not None]
-    for part in ("model.head", "model.roi_heads"):
+    for part in ("model.head", "model.roi_heads", "model.sem_seg_head"):
         for key in all_keys(OmegaConf.select(cfg, part), f"{part}."):
             parent, _, name = key.rpartition(".")
             if name == "num_classes" and not OmegaConf.is_interpolation(
@@ -96,6 +96,12 @@ def dataset_names(loader: DictConfig) -> list[str]:
     return names
 
 
+def classes_of(name: str) -> list[str]:
+    """Names of the classes of a registered dataset: objects', or those of its label maps."""
+    metadata = MetadataCatalog.get(name)
+    return list(metadata.get("thing_classes") or metadata.get("stuff_classes") or ())
+
+
 def classes_of_training(cfg: DictConfig) -> list[str]:
     """Names of the classes of the training data, which are read if nobody has done it yet.
 
@@ -104,15 +110,15 @@ def classes_of_training(cfg: DictConfig) -> list[str]:
     """
     loader = cfg.dataloader.train
     names = dataset_names(loader)
-    if not all(MetadataCatalog.get(name).get("thing_classes") for name in names):
+    if not all(classes_of(name) for name in names):
         if all(name in DatasetCatalog.list() for name in names):
             for name in names:
                 DatasetCatalog.get(name)
         else:
             instantiate(loader.dataset)
     for name in names:
-        if classes := MetadataCatalog.get(name).get("thing_classes"):
-            return list(classes)
+        if classes := classes_of(name):
+            return classes
     raise ValueError(
         f"num_classes={AUTO} needs training data that tell their classes, and dataset "
         f"{', '.join(names) or 'without a name'} (dataloader.train.dataset) does not; write the "

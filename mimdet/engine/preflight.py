@@ -6,7 +6,7 @@ a model is built.
 
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,14 +15,16 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from detectron2.config import instantiate
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from mimdet.data.coco.image_files import check_image_files
 from mimdet.data.coco.problems import MASK_MISSING, Problems, Severity
 from mimdet.data.coco.read import CocoData
 from mimdet.data.coco.select import read_part
+from mimdet.data.label_maps import check_label_maps
 from mimdet.engine.check_checkpoints import check_checkpoints
 from mimdet.engine.check_values import check_values
 from mimdet.engine.follow_data import (
+    classes_of,
     dataset_names,
     follow_data,
     has_mask_head,
@@ -35,6 +37,7 @@ NO_EVALUATOR = (
     "pretraining is judged by its loss or by what starts from it"
 )
 
+_MANY = 1000  # label maps, from which it is told that they are read
 _LARGE = 50  # megabytes of annotations, from which each step is told before it is taken
 
 # What a config file defines.
@@ -78,8 +81,9 @@ def preflight(
 ) -> Findings:
     """Look for contradictions between a run's config, data, files and processes.
 
-    Both datasets and the evaluator's truth are read, every image path is looked at, one sample of
-    each goes through its mapper; images are not decoded (``tools/check_dataset.py`` does that).
+    Both datasets and the evaluator's truth are read, label maps included, every image path is
+    looked at, one sample of each goes through its mapper; images are not decoded
+    (``tools/check_dataset.py`` does that).
 
     Args:
         cfg: of the run; changed by `follow_data`.
@@ -156,7 +160,33 @@ def _look_at_data(cfg: DictConfig, split: str, found: Findings) -> _Dataset | No
     if len(dataset) == 0:
         found.errors.append(f"dataloader.{split}.dataset must have images, and it has none")
         return None
-    return found.attempt(lambda: _Dataset(len(dataset), dataset[0]))
+    first = found.attempt(lambda: dataset[0])
+    if isinstance(first, Mapping) and "sem_seg_file_name" in first:
+        _look_at_label_maps(loader, found)
+    return None if found.errors else _Dataset(len(dataset), first)
+
+
+def _look_at_label_maps(loader: DictConfig, found: Findings) -> None:
+    """The label maps of a loader must fit their images, and the classes of the dataset."""
+    for name in dataset_names(loader):
+        records, metadata = DatasetCatalog.get(name), MetadataCatalog.get(name)
+        if not (classes := metadata.get("stuff_classes")):
+            found.errors.append(
+                f"dataset {name} has label maps, so its metadata must have stuff_classes, the "
+                "names of the classes in the order of their labels"
+            )
+            continue
+        if len(records) > _MANY:
+            found.tell(f"reads the {len(records)} label maps of {name}")
+        roots = metadata.get("image_root"), metadata.get("sem_seg_root")
+        problems = check_label_maps(
+            records,
+            name,
+            len(classes),
+            metadata.get("ignore_label", 255),
+            roots if all(roots) else None,
+        )
+        found.errors += problems.lines()
 
 
 def _coco_nodes(loader: DictConfig) -> Iterator[DictConfig]:
@@ -181,8 +211,8 @@ def _read(node: DictConfig) -> CocoData:
 
 def _classes(loader: DictConfig) -> dict[str, list[str]]:
     """Dataset name -> its classes, for those that have some."""
-    classes = {n: MetadataCatalog.get(n).get("thing_classes") for n in dataset_names(loader)}
-    return {name: list(names) for name, names in classes.items() if names}
+    classes = {name: classes_of(name) for name in dataset_names(loader)}
+    return {name: names for name, names in classes.items() if names}
 
 
 def _compare_classes(cfg: DictConfig, found: Findings) -> None:

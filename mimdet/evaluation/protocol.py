@@ -18,6 +18,8 @@ _SETTINGS = {
     "sampler": ("sampler",),
     "score_threshold": ("test_score_thresh",),
     "nms_threshold": ("test_nms_thresh",),
+    "crop_size": ("crop_size",),
+    "crop_stride": ("crop_stride",),
     "max_detections_per_image": ("test_topk_per_image", "max_detections_per_image"),
 }
 

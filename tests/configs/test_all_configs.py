@@ -133,14 +133,28 @@ def random_input(num_classes: int, height: int, width: int) -> dict:
     return {"image": image, "height": height, "width": width, "instances": target}
 
 
+def random_batch(model) -> list[dict]:
+    """Two images for the model of a config, as they come from its mapper."""
+    if "sem_seg_head" not in model:
+        num_classes = model.get("roi_heads", model).num_classes
+        return [random_input(num_classes, 112, 128), random_input(num_classes, 128, 97)]
+    num_classes, side = model.sem_seg_head.decode_head.num_classes, model.crop_size
+    return [
+        {
+            "image": torch.randint(0, 256, (3, height, side), dtype=torch.uint8),
+            "sem_seg": torch.randint(0, num_classes, (height, side)),
+        }
+        for height in (side, side - 5)
+    ]
+
+
 @parametrize(TOY_DETECTORS)
 def test_toy_detector_gives_every_trainable_parameter_a_gradient(path):
     torch.manual_seed(0)
     cfg = LazyConfig.load(str(path))
     model = instantiate(cfg.model).train()
-    num_classes = cfg.model.get("roi_heads", cfg.model).num_classes
     with EventStorage():
-        losses = model([random_input(num_classes, 112, 128), random_input(num_classes, 128, 97)])
+        losses = model(random_batch(cfg.model))
     assert all(loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
     for name, parameter in model.named_parameters():

@@ -13,9 +13,9 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.evaluation import SemSegEvaluator
 from mimdet.data.photometric import PhotometricDistortion
 from mimdet.data.ratio_resize import RandomRatioResize
+from mimdet.evaluation.sem_seg import SemSegEvaluator
 
 dataloader = dict(
     train=L(build_detection_train_loader)(
