@@ -115,6 +115,7 @@ def measure_ratios(
         images = [resized(image, what.size) for image in images] or [noise(what.size)]
     dial.measure_cost(points, images, what.rounds)
     return {
+        "format": 1,
         "source": source,
         "dataset": cfg.dataloader.evaluator.dataset_name if scored else None,
         "seeds": what.seeds if scored else 0,

@@ -10,6 +10,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from detectron2.structures import ImageList
+from detectron2.utils.events import EventStorage
 from mimdet.engine.compiling import compile_blocks
 from mimdet.layers.block import Block
 from mimdet.modeling.backbone.benchmarking import BenchmarkingViTDet
@@ -149,3 +150,17 @@ def test_another_choice_is_refused():
 def test_a_model_without_such_blocks_is_refused():
     with pytest.raises(ValueError, match="train.compile=blocks needs .* has none; write .*=off"):
         compile_blocks(nn.Conv2d(3, 8, 1))
+
+
+def test_a_range_of_ratios_is_not_compiled_anew_for_each_number_of_tokens():
+    plain = mimdet(checkpointing=False, drop_path=0.0)
+    net = MIMDetBackbone(plain.encoder, plain.decoder, [0.25, 1.0]).train()
+    counter = CompileCounter()
+    compile_blocks(net, backend=counter)
+    numbers, graphs = set(), []
+    net.encoder.norm.register_forward_hook(lambda m, x, tokens: numbers.add(tokens.shape[1]))
+    for iteration in range(8):
+        with EventStorage(iteration):
+            net(batch(net, (96, 96)))
+        graphs.append(counter.frame_count)
+    assert len(numbers) > 5 and graphs[-1] == graphs[0]
