@@ -1,27 +1,43 @@
 #!/usr/bin/env python
 """List all problems of a dataset in COCO format, by kind; exits with 1 if there are any.
 
-python tools/check_dataset.py mine/train.json mine/images
+    python tools/check_dataset.py mine/train.json mine/images
+
+Of a folder of images with label maps, laid out as for --data, the label maps are checked:
+
+    python tools/check_dataset.py mine
 """
+
+from pathlib import Path
 
 from mimdet.command_line import mistakes_in_one_line, tool_parser
 from mimdet.data.coco.check import check_coco_dataset
+from mimdet.data.label_folders import check_label_folder
 
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line, check and print."""
     parser = tool_parser(__doc__)
-    parser.add_argument("json_file", help="annotations")
-    parser.add_argument("image_root", help="folder of the images")
+    parser.add_argument("source", help="annotations, or the folder of images with label maps")
+    parser.add_argument("image_root", nargs="?", help="folder of the images of annotations")
     parser.add_argument(
         "--no-decode", action="store_true", help="only look whether the images exist; fast"
     )
     args = parser.parse_intermixed_args(argv)
+    is_folder = Path(args.source).is_dir()
+    if is_folder == (args.image_root is not None):
+        parser.error(
+            "give a file of annotations and the folder of its images, or one folder of images with "
+            "label maps"
+        )
     with mistakes_in_one_line(parser):
-        count, lines = check_coco_dataset(args.json_file, args.image_root, not args.no_decode)
+        if is_folder:
+            count, lines = check_label_folder(args.source)
+        else:
+            count, lines = check_coco_dataset(args.source, args.image_root, not args.no_decode)
         for line in lines:
             print(line)
-    print(f"{args.json_file}: {count} problems")
+    print(f"{args.source}: {count} problems")
     if count:
         raise SystemExit(1)
 

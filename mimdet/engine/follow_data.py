@@ -102,6 +102,20 @@ def classes_of(name: str) -> list[str]:
     return list(metadata.get("thing_classes") or metadata.get("stuff_classes") or ())
 
 
+def replace_dataset(loader: DictConfig, dataset: DictConfig) -> None:
+    """Put `dataset` where the loader names its data, perhaps inside a wrapper such as of pairs.
+
+    Raises:
+        ValueError: if it names none.
+    """
+    for node in nodes(loader):
+        inner = node.get("dataset")
+        if isinstance(inner, DictConfig) and {"name", "names"} & set(inner):
+            node.dataset = dataset
+            return
+    raise ValueError("--data needs a config whose datasets have names, and this one's have none")
+
+
 def classes_of_training(cfg: DictConfig) -> list[str]:
     """Names of the classes of the training data, which are read if nobody has done it yet.
 

@@ -1,4 +1,4 @@
-"""`--data DIR`: a detector's config made to fit a folder of images and annotations."""
+"""`--data DIR`: a config made to fit a folder of images and annotations, and its schedule."""
 
 import argparse
 import math
@@ -20,7 +20,8 @@ from mimdet.data.coco.read import CocoData
 from mimdet.data.coco.register import load_coco_folder
 from mimdet.data.coco.select import read_part
 from mimdet.engine.evaluation import RATIO
-from mimdet.engine.follow_data import has_mask_head, nodes, number_of_classes
+from mimdet.engine.follow_data import has_mask_head, nodes, number_of_classes, replace_dataset
+from mimdet.engine.own_label_maps import is_segmentor, use_label_maps
 
 EPOCHS, MIN_ITERATIONS = 36, 1000
 IMAGES_PER_PROCESS = 4
@@ -37,7 +38,7 @@ class OwnData:
     """What a config was made to fit.
 
     Attributes:
-        num_images: images with objects to train on.
+        num_images: images with objects, or with label maps, to train on.
         notes: what was decided, a sentence each.
     """
 
@@ -62,11 +63,18 @@ def load_own_data(args: argparse.Namespace, processes: int) -> tuple[DictConfig,
         if getattr(args, flag) is not None and not getattr(args, flag) > 0:
             raise ValueError(f"--{flag} must be above 0, got {getattr(args, flag)}")
     own = OwnData()
-    adapt = partial(use_folder, folder=args.data, own=own)
+    adapt = partial(_use, folder=args.data, own=own)
     cfg = load_config(args.config_file, args.opts, adapt, trusted=args.trust_config)
     written = {text.partition("=")[0].lstrip("+~") for text in args.opts}
     fit_schedule(cfg, own, args.batch, args.epochs, processes, written)
     return cfg, own.notes
+
+
+def _use(cfg: DictConfig, folder: str, own: OwnData) -> None:
+    if is_segmentor(cfg):
+        own.num_images = use_label_maps(cfg, folder, own.notes)
+    else:
+        use_folder(cfg, folder, own)
 
 
 def use_folder(cfg: DictConfig, folder: str, own: OwnData) -> None:
@@ -85,7 +93,9 @@ def use_folder(cfg: DictConfig, folder: str, own: OwnData) -> None:
             detector that learns classes of objects.
     """
     if not (number_of_classes(cfg) and "dataset" in cfg.dataloader.get("test", {})):
-        raise ValueError("--data needs the config of a detector, and this one trains none")
+        raise ValueError(
+            "--data needs the config of a detector or segmentor, and this one trains none"
+        )
     found = find_data(folder)
     data = {"train": _read(found.train), "val": _read(found.val)}
     own.num_images = sum(map(_has_objects, data["train"].records))
@@ -98,7 +108,7 @@ def use_folder(cfg: DictConfig, folder: str, own: OwnData) -> None:
     }
     name = Path(folder).resolve().name
     for loader, split, part in (("train", "train", found.train), ("test", "val", found.val)):
-        _replace_dataset(
+        replace_dataset(
             cfg.dataloader[loader],
             LazyCall(load_coco_folder)(
                 name=f"{name}_{split}",
@@ -156,16 +166,6 @@ def _missing_masks(cfg: DictConfig, train: CocoData, val: CocoData, notes: list[
         "dataloader.train.dataset.missing_masks=rectangle, and the same for dataloader.test)"
     )
     return "boxes"
-
-
-def _replace_dataset(loader: DictConfig, dataset: DictConfig) -> None:
-    """Put `dataset` where the loader names its data, perhaps inside a wrapper such as of pairs."""
-    for node in nodes(loader):
-        inner = node.get("dataset")
-        if isinstance(inner, DictConfig) and {"name", "names"} & set(inner):
-            node.dataset = dataset
-            return
-    raise ValueError("--data needs a config whose datasets have names, and this one's have none")
 
 
 def _score_as_coco(cfg: DictConfig) -> None:

@@ -53,8 +53,6 @@ def test_an_evaluator_finds_classes_and_label_maps_under_the_name(folder):
     metadata = MetadataCatalog.get(NAME)
     assert metadata.stuff_classes == ["wall", "floor"]
     assert metadata.ignore_label == 255 and metadata.evaluator_type == "sem_seg"
-    assert metadata.image_root == str(folder / "images")
-    assert metadata.sem_seg_root == str(folder / "labels")
     assert DatasetCatalog.get(NAME) == records
 
 
@@ -67,6 +65,16 @@ def test_one_name_for_two_datasets_is_refused(folder, change):
     load(folder)
     with pytest.raises(ValueError, match="one name must stand for one dataset"):
         load(folder, **change)
+
+
+def test_two_shares_have_all_images_and_none_in_common(folder):
+    parts = [load(folder, name=f"{NAME}_{k}", share=s) for k, s in enumerate([(0, 0.4), (0.4, 1)])]
+    assert [len(part) for part in parts] == [1, 2]
+    assert sorted(r["file_name"] for part in parts for r in part) == [
+        record["file_name"] for record in load(folder)
+    ]
+    with pytest.raises(ValueError, match="share must be two rising numbers from 0 to 1"):
+        load(folder, name=f"{NAME}_2", share=(0.5, 0.2))
 
 
 def test_all_files_without_a_partner_are_told_at_once_by_kind(folder):

@@ -2,7 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
+from label_map_folders import SIDE, write_folder, write_pair
+from PIL import Image
 from toy_runs import load_script
 
 
@@ -35,3 +38,55 @@ def test_a_missing_annotation_file_is_a_mistake_in_the_command(tmp_path, capsys)
         run(tmp_path / "none.json", tmp_path)
     assert caught.value.code == 2
     assert "none.json does not exist" in capsys.readouterr().err
+
+
+def test_a_sound_folder_of_label_maps_ends_with_what_it_is(tmp_path, capsys):
+    write_folder(tmp_path / "mine")
+    run(tmp_path / "mine")
+    root = tmp_path / "mine"
+    assert capsys.readouterr().out.splitlines() == [
+        f"4 images of {root}/images/train with the label maps of {root}/labels/train",
+        f"2 images of {root}/images/val with the label maps of {root}/labels/val",
+        "2 classes: class 0, class 1",
+        f"{root}: 0 problems",
+    ]
+
+
+def test_classes_without_pixels_are_named(tmp_path, capsys):
+    (write_folder(tmp_path) / "classes.txt").write_text("ground\nsquare\nsky\n")
+    run(tmp_path)
+    assert "1 classes have no pixel: sky" in capsys.readouterr().out
+
+
+def test_problems_of_label_maps_are_told_by_kind_with_counts(tmp_path, capsys):
+    (write_folder(tmp_path) / "classes.txt").write_text("ground\nsquare\n")
+    labels = tmp_path / "labels/train"
+    write_pair(tmp_path / "images/train/1.jpg", labels / "1.png", values=(0, 9))
+    write_pair(tmp_path / "images/train/2.jpg", labels / "2.png", values=(3, 1))
+    Image.fromarray(np.zeros((20, SIDE), np.uint8)).save(labels / "3.png")
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path)
+    assert caught.value.code == 1
+    values, size, *_, last = capsys.readouterr().out.splitlines()
+    assert "neither below 2, the number of classes, nor 255" in values
+    assert "(2: " in values and "1.png: 9" in values and "2.png: 3" in values
+    assert "have another size than their image" in size and "(1: " in size
+    assert last == f"{tmp_path}: 3 problems"
+
+
+def test_label_maps_of_other_names_are_a_problem(tmp_path, capsys):
+    write_folder(tmp_path)
+    (tmp_path / "labels/val/1.png").rename(tmp_path / "labels/val/one.png")
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path)
+    assert caught.value.code == 1
+    assert "images have no label map of their name (1: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["{root}", "{root}"], ["{root}/classes.txt"]])
+def test_a_folder_stands_alone_and_annotations_need_one(words, tmp_path, capsys):
+    (write_folder(tmp_path) / "classes.txt").write_text("a\nb")
+    with pytest.raises(SystemExit) as caught:
+        run(*(word.format(root=tmp_path) for word in words))
+    assert caught.value.code == 2
+    assert "or one folder of images with label maps" in capsys.readouterr().err

@@ -89,7 +89,7 @@ def find_data(folder: str | os.PathLike) -> DataFolder:
             f"--data must be the folder of a dataset, and {str(folder) or 'no name'} is none"
             f"{unpack}"
         )
-    folders = list(_folders(root))
+    folders = list(folders_below(root))
     found, refused = _annotation_files(folders)
     if not found:
         raise ValueError(_nothing(root, folders, refused))
@@ -128,7 +128,7 @@ def _name(path: Path, root: Path) -> str:
     return shown(str(path.relative_to(root)))
 
 
-def _folders(root: Path) -> Iterator[Path]:
+def folders_below(root: Path) -> Iterator[Path]:
     """`root` and the folders below it, hidden ones left out, in order of their names.
 
     Links are followed, because large images often lie on another disk; nothing is found twice.
@@ -161,7 +161,7 @@ def _annotation_files(folders: list[Path]) -> tuple[dict[Path, list[str]], dict[
             )
         except (msgspec.DecodeError, RecursionError, OSError) as e:
             # Many a folder has JSON files of other kinds; those named like a split are meant.
-            if not _split_of(Path(path.name)):
+            if not split_of(Path(path.name)):
                 continue
             refused[path] = " ".join(str(e).split())
             if not isinstance(e, msgspec.ValidationError):
@@ -182,7 +182,7 @@ def _reasons(refused: dict[Path, str], root: Path) -> str:
     return "".join(f"; {_name(path, root)} is left out: {why}" for path, why in refused.items())
 
 
-def _split_of(path: Path) -> str | None:
+def split_of(path: Path) -> str | None:
     """The split that the words of a path name, the file's before those of its folders."""
     for part in (path.stem, *reversed(path.parts[:-1])):
         for word in reversed(re.findall("[a-z]+", part.lower())):
@@ -195,7 +195,7 @@ def _split_of(path: Path) -> str | None:
 def _by_split(root: Path, found: dict[Path, list[str]]) -> dict[str | None, Path]:
     groups: dict[str | None, list[Path]] = {}
     for path in found:
-        groups.setdefault(_split_of(path.relative_to(root)), []).append(path)
+        groups.setdefault(split_of(path.relative_to(root)), []).append(path)
     for split, paths in groups.items():
         # COCO has keypoints and instances of the same images.
         instances = [path for path in paths if "instances" in path.name]
@@ -220,14 +220,14 @@ def _image_root(json_file: Path, names: list[str], folders: list[Path]) -> Path:
     sample = names[:: max(1, len(names) // _MAX_NAMES)]
     sample = [name.replace("\\", "/") for name in sample if "\0" not in name]
 
-    split = _split_of(json_file.relative_to(folders[0]))
+    split = split_of(json_file.relative_to(folders[0]))
 
     def fitness(folder: Path) -> tuple[int, bool, int]:
         paths = (os.path.abspath(folder / name) for name in sample)
         # an absolute name is the same file from every folder, but may be below one alone
         hits = sum(_is_below(path, folder) and os.path.isfile(path) for path in paths)
         # train/0.jpg and val/0.jpg may both be there
-        is_of_split = _split_of(folder.relative_to(folders[0]) / "any") == split
+        is_of_split = split_of(folder.relative_to(folders[0]) / "any") == split
         return hits, is_of_split, len(os.path.commonpath([folder, json_file.parent]))
 
     best = max(folders, key=fitness)

@@ -40,11 +40,24 @@ def read_part(
     """
     data = read_coco(json_file, image_root, allow_outside_root)
     if share is not None:
-        data = dataclasses.replace(data, records=_part(data, *share))
+        data = dataclasses.replace(data, records=part_of(data.records, data.image_root, share))
     return data if classes is None else _only(data, list(classes))
 
 
-def _part(data: CocoData, start: float, stop: float) -> list[dict[str, Any]]:
+def part_of(
+    records: Sequence[dict[str, Any]], image_root: str | os.PathLike, share: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Some of the images, chosen by their names alone.
+
+    Args:
+        records: with `file_name`.
+        image_root: folder to which names are relative, so that they do not depend on its place.
+        share: see `read_part`.
+
+    Raises:
+        ValueError: if `share` is no part.
+    """
+    start, stop = share
     if not 0 <= start < stop <= 1:
         raise ValueError(
             f"share must be two rising numbers from 0 to 1, got {start} and {stop} "
@@ -53,15 +66,15 @@ def _part(data: CocoData, start: float, stop: float) -> list[dict[str, Any]]:
 
     def place(record: dict[str, Any]) -> str:
         # by a hash, because names next to each other are often of one scene
-        name = os.path.relpath(record["file_name"], data.image_root)
+        name = os.path.relpath(record["file_name"], image_root)
         return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
 
-    count = len(data.records)
+    count = len(records)
     # Rounding must leave neither side of an edge without images.
     bounds = [min(max(round(e * count), e > 0), count - (e < 1)) for e in (start, stop)]
-    ordered = sorted(data.records, key=place)
+    ordered = sorted(records, key=place)
     chosen = {id(record) for record in ordered[slice(*bounds)]}
-    return [record for record in data.records if id(record) in chosen]
+    return [record for record in records if id(record) in chosen]
 
 
 def _only(data: CocoData, classes: list[str]) -> CocoData:
