@@ -62,6 +62,7 @@ from mimdet.engine.hooks import (
 )
 from mimdet.engine.launch import check_processes, launch
 from mimdet.engine.memory import MemoryGivenBack, give_back_memory
+from mimdet.engine.memory_plan import settle_checkpointing
 from mimdet.engine.nonfinite import Rewind, build_policy, check_nonfinite, train_with_rewinds
 from mimdet.engine.optimizer import build_optimizer
 from mimdet.engine.output_folder import evaluation_folder, training_folder
@@ -75,6 +76,7 @@ from mimdet.engine.precision import (
 )
 from mimdet.engine.preemption import Preemption
 from mimdet.engine.preflight import NO_EVALUATOR
+from mimdet.engine.propose import parse_memory
 from mimdet.engine.reconstructions import Reconstructions
 from mimdet.engine.resume import RecentScalars, build_train_loader, is_resuming, settle_seed
 from mimdet.engine.run_record import command_of, recorded
@@ -90,6 +92,9 @@ logger = logging.getLogger("mimdet")
 EPILOG = """
 Train on images of your own, in COCO format (mimdet.data.coco.layouts tells how they may lie):
     python lazyconfig_train_net.py --data DIR --batch 4 --epochs 36 mae_checkpoint.path=MAE.pth
+
+What that would do and need, and what fits a card of 24 GB:
+    python lazyconfig_train_net.py --data DIR --plan --memory 24GB
 
 Overrides may stand before, between and behind the flags.
 
@@ -304,21 +309,31 @@ def main(args: argparse.Namespace) -> None:
     follow_data(cfg)
     settled = settle_amp(cfg)
     if args.eval_only:
-        notes = evaluation_folder(cfg) + settled
-        with set_up(args, cfg, notes), recorded(args, cfg):
+        notes = evaluation_folder(cfg)
+        with set_up(args, cfg, notes, settled), recorded(args, cfg):
             with ends_in_one_sentence(cfg.train.output_dir):
                 do_eval(cfg)
         return
     with training_folder(cfg, args.resume) as notes:
         with ends_in_one_sentence(cfg.train.output_dir):
             settle_seed(cfg, args.resume)
-        with set_up(args, cfg, notes + settled), recorded(args, cfg):
+        settled += settle_checkpointing(cfg)
+        with set_up(args, cfg, notes, settled), recorded(args, cfg):
             train_with_rewinds(partial(do_train, args, cfg), cfg.train.seed)
 
 
 @contextlib.contextmanager
-def set_up(args: argparse.Namespace, cfg: DictConfig, notes: list[str]) -> Iterator[None]:
-    """Detectron2's setup of a process, for a block; it logs `notes` that are older than the log."""
+def set_up(
+    args: argparse.Namespace, cfg: DictConfig, notes: list[str], settled: list[str]
+) -> Iterator[None]:
+    """Detectron2's setup of a process, for a block; it logs what is older than the log.
+
+    Args:
+        args: of the process.
+        cfg: of the run.
+        notes: to warn of.
+        settled: what was decided for this machine.
+    """
     with ends_in_one_sentence(cfg.train.output_dir):
         set_up_loggers(cfg.train.output_dir)
     with short_console(), ends_in_one_sentence(cfg.train.output_dir):
@@ -328,6 +343,8 @@ def set_up(args: argparse.Namespace, cfg: DictConfig, notes: list[str]) -> Itera
         forgive_full_disk("detectron2", "fvcore", "mimdet")
         for note in notes:
             logger.warning(note)
+        for line in settled:
+            logger.info(line)
         yield
 
 
@@ -343,6 +360,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", metavar="DIR", help="train on the images in this folder")
     parser.add_argument("--batch", type=int, help="with --data: images per iteration")
     parser.add_argument("--epochs", type=float, help="with --data: passes over the images")
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="print what the training would do and need, what fits the memory, and stop",
+    )
+    parser.add_argument(
+        "--memory", metavar="SIZE", help="with --plan: of a card that is not at hand, as 24GB"
+    )
     add_trust(parser)
     words = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(overrides_last(words))
@@ -355,6 +380,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.machine_rank = args.node_rank
     with mistakes_in_one_line(parser):
         check_processes(args, default_url=parser.get_default("dist_url"))
+        args.memory = parse_memory(args.memory) if args.memory is not None else None
         default = DEFAULT_CONFIG if args.data is not None else ""
         args.config_file = find_config(
             args.config_file or default
@@ -374,6 +400,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             check_compression(cfg.train)
     if args.data is None and (args.batch or args.epochs):
         parser.error("--batch and --epochs go with --data; a config has the numbers themselves")
+    if args.memory and not args.plan:
+        parser.error("--memory goes with --plan; a training takes the memory that there is")
+    if args.plan and args.eval_only:
+        parser.error("--plan is of a training: leave --eval-only out")
     if args.eval_only and not cfg.train.init_checkpoint:
         parser.error("--eval-only needs the weights to evaluate: train.init_checkpoint=MODEL.pth")
     args.config = PackedConfig(cfg)
@@ -385,6 +415,8 @@ def run(argv: list[str] | None = None) -> None:
     """Do what the command line asks for, in as many processes as it asks for."""
     args = parse_args(argv)
     check(args)
+    if args.plan:
+        return
     launch(
         main,
         args.num_gpus,

@@ -78,6 +78,7 @@ def _net() -> nn.Module:
     """The backbone without dropped paths, so that all runs do the same work."""
     cfg = LazyConfig.load(str(_CONFIG)).model.backbone.net
     cfg.update(drop_path_rate=0.0, rel_pos_zero_init=False, img_size=_SIDE)
+    cfg.use_act_checkpoint = False
     torch.manual_seed(0)
     return instantiate(cfg)
 

@@ -18,7 +18,14 @@ from mimdet.find_config import find_config
 from mimdet.trusted import require_trusted
 from mimdet.yaml_check import check_yaml
 
-AUTO = "auto"  # a number of classes that follows from the training data
+AUTO = "auto"  # what follows from the training data, or from the machine
+
+# Keys that turn activation checkpointing on and off, by their last part: as published by MIMDet, by
+# Detectron2's ViTDet and by Benchmarking-ViT.
+SWITCHES = ("checkpointing", "use_act_checkpoint", "with_cp")
+
+# Keys that may be "auto" instead of a value of their type, by their last part.
+_AUTOMATIC = {"num_classes": int, **dict.fromkeys(SWITCHES, bool)}
 
 # Keys of released configs that are none any more, by their last part, and what stands for them.
 _GONE = {
@@ -210,9 +217,7 @@ def _of_same_type(cfg: DictConfig, key: str, value: Any, written: str | None) ->
         return {k: _of_same_type(cfg, f"{key}.{k}", v, None) for k, v in value.items()}
     if wanted is None or value is None or isinstance(value, list) or type(value) is wanted:
         return value
-    if isinstance(value, str) and (
-        "${" in value or (key.endswith("num_classes") and value == AUTO)
-    ):
+    if isinstance(value, str) and ("${" in value or (value == AUTO and _automatic_type(key))):
         return value  # known only later
     if wanted is str and written and not isinstance(value, Mapping):
         return written.strip()
@@ -234,12 +239,17 @@ def _type_at(cfg: DictConfig, key: str) -> type | None:
         value = OmegaConf.select(cfg, key)
     except InterpolationResolutionError:  # it leads nowhere, and is being replaced
         return None
-    if value == AUTO and key.endswith("num_classes"):  # stands for a number
-        return int
+    if value == AUTO and _automatic_type(key):
+        return _automatic_type(key)
     if isinstance(value, DictConfig):
         # What a call computes, such as a learning rate, may be given instead of the call.
         return None if "_target_" in value else dict
     return type(value) if type(value) in _WANTED else None
+
+
+def _automatic_type(key: str) -> type | None:
+    """The type for which "auto" may stand at a key, if it may."""
+    return _AUTOMATIC.get(key.rpartition(".")[2])
 
 
 def key_behind(cfg: DictConfig, key: str) -> str:

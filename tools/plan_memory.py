@@ -1,17 +1,16 @@
 #!/usr/bin/env python
-"""Memory of a training step: what the backbone keeps, with and without checkpointing; needs no GPU.
+"""Memory of a training step: what a detector keeps for its backward pass; needs no GPU.
 
 python tools/plan_memory.py configs/vitdet/mask_rcnn_vitdet_b_100ep.py --size 1024 1024
 python tools/plan_memory.py CONFIG --batch 4 model.backbone.bottom_up.sample_ratio=0.25
 """
 
-from omegaconf import DictConfig, OmegaConf
+from pathlib import Path
 
-from mimdet.analysis.kept_memory import kept_bytes
+from mimdet.analysis.memory_table import HEADER, row
 from mimdet.command_line import add_overrides, mistakes_in_one_line, tool_parser
-from mimdet.config import all_keys, load_config
-
-_SWITCHES = ("checkpointing", "with_cp", "use_act_checkpoint")
+from mimdet.config import load_config
+from mimdet.engine.memory_plan import training_size
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -22,30 +21,19 @@ def main(argv: list[str] | None = None) -> None:
         "--size",
         nargs=2,
         type=int,
-        default=(800, 1344),
         metavar=("HEIGHT", "WIDTH"),
-        help="of the padded batch in pixels; default 800 1344",
+        help="of the padded batch in pixels; default: the largest of the config",
     )
     parser.add_argument("--batch", type=int, default=2, help="images of one process; default 2")
     add_overrides(parser)
     args = parser.parse_intermixed_args(argv)
-    if min(*args.size, args.batch) < 1:
+    if min(*(args.size or (1,)), args.batch) < 1:
         parser.error(f"--size and --batch must be positive, got {args.size} and {args.batch}")
     with mistakes_in_one_line(parser):
         cfg = load_config(args.config, args.opts, trusted=args.trust_config)
-        kept = [_kept(cfg, on, args.batch, tuple(args.size)) for on in (False, True)]
-    height, width = args.size
-    off, on = (f"{number / 2**30:.2f} GiB" for number in kept)
-    print("| batch | size | kept without checkpointing | with it |")
-    print("|---:|---|---:|---:|")
-    print(f"| {args.batch} | {height}x{width} | {off} | {on} |")
-
-
-def _kept(cfg: DictConfig, checkpointing: bool, batch: int, size: tuple[int, int]) -> int:
-    switches = [key for key in all_keys(cfg.model) if key.rpartition(".")[2] in _SWITCHES]
-    for key in switches:
-        OmegaConf.update(cfg.model, key, checkpointing)
-    return kept_bytes(cfg.model, batch, size)
+        size = tuple(args.size) if args.size else training_size(cfg)
+        measured = row(Path(args.config).stem, cfg, args.batch, size)
+    print(HEADER, measured, sep="\n")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ model = L(GeneralizedRCNN)(
                 drop_path_rate=0.2,
             ),
             norm="fresh",
-            checkpointing=True,
+            checkpointing="auto",  # released: True
         ),
         norm="SyncBN",
     ),

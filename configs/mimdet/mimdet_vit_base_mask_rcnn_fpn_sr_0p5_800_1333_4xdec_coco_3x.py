@@ -40,7 +40,7 @@ model.backbone.bottom_up = L(MIMDetBackbone)(
         mlp_ratio=4.0,
         dpr=0.1,
         norm_layer=nn.LayerNorm,  # eps 1e-5, though MAE has 1e-6: as in the released models
-        checkpointing=True,
+        checkpointing="auto",  # by the memory of the device; released: True
     ),
     decoder=L(MIMDetDecoder)(
         img_size="${..encoder.img_size}",
@@ -50,7 +50,7 @@ model.backbone.bottom_up = L(MIMDetBackbone)(
         depth=4,
         num_heads=16,
         mlp_ratio=4.0,
-        checkpointing=True,
+        checkpointing="auto",
         fill="mask",
     ),
     sample_ratio=0.5,

@@ -30,7 +30,7 @@ model.backbone.bottom_up = L(MPViTBackbone)(
     norm="SyncBN",
     drop_path=0.1,
     mlp_ratios=None,  # the size's own; [4, 4, 4, 4] for the T of the published table
-    checkpointing=False,
+    checkpointing="auto",  # by the memory of the device; released: False
 )
 model.backbone.in_features = "${.bottom_up.out_features}"
 

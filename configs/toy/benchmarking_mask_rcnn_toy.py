@@ -23,6 +23,7 @@ from ..common.schedules import cosine
 model.backbone.bottom_up.update(
     img_size=128, window_size=4, embed_dim=128, depth=8, num_heads=4, drop_path_rate=0.0
 )
+model.backbone.bottom_up.with_cp = False
 model.backbone.update(out_channels=64, norm="GN")
 shrink_heads(model)
 

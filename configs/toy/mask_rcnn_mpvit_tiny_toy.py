@@ -15,7 +15,7 @@ from ..common.schedules import multistep
 from ..mpvit.mask_rcnn_mpvit_tiny_1x import model, optimizer, train
 
 model.backbone.update(out_channels=64, norm="GN")
-model.backbone.bottom_up.drop_path = 0.0
+model.backbone.bottom_up.update(drop_path=0.0, checkpointing=False)
 shrink_heads(model)
 
 # All weights start at random.

@@ -14,7 +14,7 @@ from ..mpvit.retinanet_mpvit_tiny_1x import model
 from .mask_rcnn_mpvit_tiny_toy import lr_multiplier, optimizer, train
 
 model.backbone.update(out_channels=64, norm="GN")
-model.backbone.bottom_up.drop_path = 0.0
+model.backbone.bottom_up.update(drop_path=0.0, checkpointing=False)
 model.num_classes = 4
 model.head.update(conv_dims=[64, 64], norm="GN")
 model.anchor_generator.sizes = [

@@ -21,6 +21,7 @@ model.backbone.net.update(
     window_size=4,
     window_block_indexes=[0, 2],
     residual_block_indexes=[0],
+    use_act_checkpoint=False,
 )
 model.backbone.update(out_channels=64, square_pad=128)
 shrink_heads(model, norm="LN")

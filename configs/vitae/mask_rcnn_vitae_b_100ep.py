@@ -32,7 +32,7 @@ model.backbone.net = vit_base(
     pretrain_use_cls_token=False,
     pcm_groups=192,
     pcm_norm="SyncBN",  # batch norm over all processes, as in the released run
-    use_act_checkpoint=True,
+    use_act_checkpoint="auto",  # released: True
 )
 train.starting_weights = mae_start("*.PCM.*")
 train.output_dir = "output/mask_rcnn_vitae_b_100ep"

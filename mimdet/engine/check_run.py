@@ -4,11 +4,17 @@ import argparse
 import os
 import sys
 
+from omegaconf import DictConfig
+
 from detectron2.utils import comm
+from mimdet.config import AUTO
 from mimdet.data.coco.read import forget_files
+from mimdet.engine.disk_plan import plan_disk
 from mimdet.engine.job import find_job
+from mimdet.engine.memory_plan import device_memory, plan_step, switches
 from mimdet.engine.output_folder import look_at_folder
-from mimdet.engine.preflight import preflight
+from mimdet.engine.preflight import Findings, preflight
+from mimdet.engine.propose import propose
 from mimdet.engine.resume import is_resuming
 
 
@@ -23,12 +29,12 @@ def check(args: argparse.Namespace) -> None:
 
     On each machine its first process does it; ``preflight=False`` leaves it out. A process of
     several goes on as `args.is_refused`, so that `main` ends the others too. What it has found is
-    `args.found`, for the record of the run.
+    `args.found`, for the record of the run. With `args.plan` it also prints what fits the memory.
     """
     cfg = args.config.unpack()
     job = find_job(os.environ, args.num_machines)
     is_first = job is None or job.local_rank == 0
-    if not (is_first and cfg.get("preflight", True)):
+    if not (is_first and (args.plan or cfg.get("preflight", True))):
         return
     # First, because reading annotations of COCO's size takes a minute.
     print(
@@ -36,16 +42,23 @@ def check(args: argparse.Namespace) -> None:
         "loader as a sample (preflight=False leaves it out)",
         flush=True,
     )
-    processes = number_of_processes(args)
+    processes, resuming = number_of_processes(args), is_resuming(cfg, args.resume)
     found = preflight(
-        cfg, processes, args.eval_only, is_resuming(cfg, args.resume), tell=_print_step
+        cfg, processes, args.eval_only, resuming, tell=_print_step, rate_origin=_rate_origin(args)
     )
     if job is None and processes > 1:
         forget_files()  # the processes of the run read what they need; this one waits for them
     found.plan[:0] = args.notes
+    memory = None
+    if not (args.eval_only or found.errors):
+        local = job.local_size if job else args.num_gpus
+        memory = args.memory or found.attempt(lambda: device_memory(cfg.train.device, local))
+        _plan_memory(cfg, processes, memory, args.plan, found)
     # the process that will own the folder, before any other one of the job can own it
     if not args.eval_only and (job.rank if job else args.machine_rank) == 0:
         found.attempt(lambda: look_at_folder(cfg, args.resume))
+        if not found.errors:
+            _plan_disk(cfg, resuming, found)
     for kind, lines in (("", found.plan), ("warning: ", found.warnings), ("error: ", found.errors)):
         for line in lines:
             print(f"preflight: {kind}{line}", file=sys.stderr if kind else sys.stdout, flush=True)
@@ -53,6 +66,41 @@ def check(args: argparse.Namespace) -> None:
     if found.errors and job is None and args.num_machines == 1:
         raise SystemExit(2)
     args.is_refused = bool(found.errors)
+    if args.plan and memory and "backbone" in cfg.model:
+        try:
+            print(*propose(cfg, processes, memory), sep="\n", flush=True)
+        # What cannot be measured is told above, with the reason.
+        except Exception as e:
+            print(f"proposal: none ({type(e).__name__} while measuring the model)", flush=True)
+
+
+def _rate_origin(args: argparse.Namespace) -> str:
+    if any(text.lstrip("+").startswith("optimizer.lr=") for text in args.opts):
+        return "optimizer.lr of the command line"
+    if args.data is not None:
+        return "optimizer.lr, by the rule above"
+    return f"optimizer.lr of {args.config_file}"
+
+
+def _plan_memory(
+    cfg: DictConfig, processes: int, memory: int | None, is_plan: bool, found: Findings
+) -> None:
+    """What a step needs; where that has to be decided, the run itself does it and says so."""
+    is_detector = "backbone" in cfg.model
+    if memory and is_detector and (is_plan or not switches(cfg, AUTO)):
+        found.plan.append(plan_step(cfg, processes, memory)[1])
+
+
+def _plan_disk(cfg: DictConfig, resuming: bool, found: Findings) -> None:
+    try:
+        disk = plan_disk(cfg, resuming)
+    # A stranger's model may be built with values that weights without content do not have.
+    except Exception as e:
+        found.plan.append(f"disk: not known ({' '.join(str(e).split())[:99]})")
+        return
+    found.plan.append(str(disk))
+    found.errors += disk.errors()
+    found.warnings += [] if found.errors else disk.warnings()
 
 
 def _print_step(line: str) -> None:

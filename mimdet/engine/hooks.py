@@ -220,7 +220,7 @@ class LossNormalizer(HookBase):
 class Throughput(HookBase):
     """Stores the images per second of all processes, as a scalar that the log shows.
 
-    Once, when the speed is known, it also says how long an epoch and the whole training take.
+    Once, when the speed is known, it also says how long an epoch and the rest of training take.
 
     Args:
         total_batch_size: images per iteration over all processes.
@@ -249,15 +249,20 @@ class Throughput(HookBase):
             self._report(self._total_batch_size * timed / (now - self._first_start))
 
     def _report(self, images_per_second: float) -> None:
-        images = self._total_batch_size * self.trainer.max_iter
-        text = f"{images_per_second:.1f} images per second"
+        left = self.trainer.max_iter - self.trainer.iter - 1
+        seconds = left * self._total_batch_size / images_per_second
+        text = (
+            f"{_duration(seconds)} left for {left} of {self.trainer.max_iter} iterations at "
+            f"{images_per_second:.1f} images per second, evaluations besides"
+        )
         if self._dataset_size:
+            epochs = self._total_batch_size * self.trainer.max_iter / self._dataset_size
             text += (
                 f"; an epoch of {self._dataset_size} images takes "
                 f"{_duration(self._dataset_size / images_per_second)}, and training is "
-                f"{images / self._dataset_size:.1f} epochs"
+                f"{epochs:.1f} epochs"
             )
-        logger.info(f"{text}; all {images} images take {_duration(images / images_per_second)}")
+        logger.info(text)
 
 
 def _duration(seconds: float) -> str:

@@ -78,6 +78,7 @@ def preflight(
     eval_only: bool = False,
     resuming: bool = False,
     tell: Callable[[str], None] | None = None,
+    rate_origin: str = "optimizer.lr",
 ) -> Findings:
     """Look for contradictions between a run's config, data, files and processes.
 
@@ -91,6 +92,7 @@ def preflight(
         eval_only: look at what an evaluation needs alone.
         resuming: the training goes on from a checkpoint of its own and reads no other.
         tell: is called with a line before each step that takes long.
+        rate_origin: where the learning rate comes from.
     """
     found = Findings(**({"tell": tell} if tell else {}))
     needed = _EVALUATION if eval_only else _TRAINING
@@ -122,7 +124,7 @@ def preflight(
     else:
         _divide_batch(cfg, processes, found)
         _check_seed(cfg, found)
-        _tell_plan(cfg, datasets.get("train"), found)
+        _tell_plan(cfg, datasets.get("train"), rate_origin, found)
     for lines in (found.errors, found.problems):  # of a file that training and test share
         lines[:] = dict.fromkeys(lines)
     return found
@@ -315,7 +317,9 @@ def _check_seed(cfg: DictConfig, found: Findings) -> None:
         )
 
 
-def _tell_plan(cfg: DictConfig, dataset: _Dataset | None, found: Findings) -> None:
+def _tell_plan(
+    cfg: DictConfig, dataset: _Dataset | None, rate_origin: str, found: Findings
+) -> None:
     classes = next(iter(_classes(cfg.dataloader.train).values()), None)
     if classes:
         found.plan.append(f"{len(classes)} classes: {_short(classes)}")
@@ -328,6 +332,6 @@ def _tell_plan(cfg: DictConfig, dataset: _Dataset | None, found: Findings) -> No
         )
     rate = found.attempt(lambda: instantiate(OmegaConf.select(cfg, "optimizer.lr")))
     if isinstance(rate, int | float):
-        found.plan.append(f"learning rate {rate:g} (optimizer.lr)")
+        found.plan.append(f"learning rate {rate:g} ({rate_origin})")
     elif rate is not None:
         found.errors.append(f"optimizer.lr must be a number, got {rate!r}")

@@ -17,6 +17,7 @@ more than this:
 * `norm_layer`: called with a number of channels; makes the norms over them.
 * `checkpointing`: recompute the activations of a block in the backward pass instead of keeping
   them. Published by Detectron2's ViTDet as `use_act_checkpoint`, by Benchmarking-ViT as `with_cp`.
+  The "auto" of configs is decided before a training; a model built without that recomputes.
 """
 
 import contextlib

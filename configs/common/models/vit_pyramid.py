@@ -32,7 +32,7 @@ def vit_base(vit, **arguments):
         # global attention.
         residual_block_indexes=[],
         residual_block_type="bottleneck",
-        use_act_checkpoint=False,
+        use_act_checkpoint="auto",  # by the memory of the device; released: False
     )
     return L(vit)(**{**defaults, **arguments})
 
