@@ -15,7 +15,7 @@ _BELOW_ANALYSIS = {
     f"mimdet.{part}"
     for part in (
         *("layers", "modeling", "pretraining", "checkpoint", "solver", "data", "evaluation"),
-        *("engine", "report", "config", "command_line"),
+        *("engine", "report", "config", "command_line", "shown"),
     )
 }
 
@@ -23,6 +23,7 @@ _BELOW_ANALYSIS = {
 ALLOWED = {
     "mimdet": {"mimdet.analysis.predictor"},  # once it is asked for
     "mimdet.whole_files": set(),
+    "mimdet.shown": set(),
     "mimdet.layers": _EVERYWHERE,
     "mimdet.modeling": _EVERYWHERE
     | {"mimdet.layers", "detectron2.modeling", "detectron2.layers", "detectron2.structures"}
@@ -30,20 +31,20 @@ ALLOWED = {
     "mimdet.pretraining": _EVERYWHERE | {"mimdet.layers"},  # backbones only through the contract
     # files at addresses are kept where Detectron2 keeps them
     "mimdet.checkpoint": _EVERYWHERE
-    | {"mimdet.layers.pos_embed", "mimdet.layers.rel_pos", "mimdet.whole_files"}
+    | {"mimdet.layers.pos_embed", "mimdet.layers.rel_pos", "mimdet.whole_files", "mimdet.shown"}
     | {"detectron2.checkpoint", "detectron2.utils.file_io"},
     "mimdet.solver": _EVERYWHERE | {"detectron2.solver"},
     # ranks; instances; pictures, run-length masks and polygons; annotation files
     "mimdet.data": _EVERYWHERE
     | {"detectron2.data", "detectron2.structures", "detectron2.utils"}
     | {"PIL", "pycocotools", "shapely", "msgspec"}
-    | {"mimdet.whole_files"},
+    | {"mimdet.whole_files", "mimdet.shown"},
     # preflight compares config, data and files before anything is built
     "mimdet.engine": _EVERYWHERE
     | {"detectron2.engine", "detectron2.utils", "detectron2.config", "detectron2.data"}
     | {"detectron2.evaluation.COCOEvaluator"}
     | {"mimdet.data", "mimdet.checkpoint", "mimdet.evaluation", "mimdet.config", "omegaconf"}
-    | {"mimdet.whole_files", "mimdet.report", "tqdm"}
+    | {"mimdet.whole_files", "mimdet.shown", "mimdet.report", "tqdm"}
     | {"mimdet.layers.block.Block"}  # what may be compiled
     | {"detectron2.structures.ImageList"},  # images without content
     "mimdet.evaluation": _EVERYWHERE

@@ -12,6 +12,7 @@ The checkpoint tells its config and classes. A released one is recognised, or ta
 from mimdet.analysis.predict_files import LABEL_MAPS, PREDICTIONS, predict_files
 from mimdet.analysis.predictor import Predictor
 from mimdet.command_line import add_trust, mistakes_in_one_line, tool_parser
+from mimdet.shown import shown
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -52,7 +53,8 @@ def main(argv: list[str] | None = None) -> None:
     else:
         print(f"{written.objects} objects of score {args.score:g} or more in {images}")
     if written.unreadable:
-        print(f"{len(written.unreadable)} files could not be read, first {written.unreadable[0]}")
+        first = shown(written.unreadable[0], 300)
+        print(f"{len(written.unreadable)} files could not be read, first {first}")
     if not written.images:
         raise SystemExit(1)
 

@@ -18,6 +18,7 @@ from mimdet.analysis.videos import VIDEOS, annotate_video
 from mimdet.analysis.visualize import draw_prediction
 from mimdet.data.imagenet.folder import images_below
 from mimdet.evaluation.results import write_json
+from mimdet.shown import shown
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,8 @@ def _detect(
                 names.append(file)
             except (OSError, ValueError) as e:
                 written.unreadable.append(file)
-                logger.warning(f"{file} cannot be read and is left out ({e})")
+                why = shown(str(e), 600)
+                logger.warning(f"{shown(file, 300)} cannot be read and is left out ({why})")
         yield from zip(names, pixels, predictor.predict(pixels) if pixels else (), strict=True)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_origin
 
+from mimdet.shown import shown
+
 KEY = "card"
 
 
@@ -62,4 +64,6 @@ def card_of(checkpoint: Any, path: str) -> Card | None:
             )
     if "config" not in known:
         raise ValueError(f"the card of {path} must have the config of its run, and has none")
+    # They are printed and drawn, and the file may be a stranger's.
+    known["classes"] = [shown(name) for name in known.get("classes", ())]
     return Card(**known)

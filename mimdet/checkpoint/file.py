@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mimdet.checkpoint.address import local_file
+from mimdet.checkpoint.content_check import Refused, check_content, check_pickle
 from mimdet.checkpoint.foreign_values import VALUES, described
-from mimdet.checkpoint.memory_check import TooMuch, check_pickle, check_size
 from mimdet.checkpoint.other_files import what_it_is
 from mimdet.checkpoint.pickled import read_pickle
 from mimdet.checkpoint.records import damage_of_records, excess_of_records
@@ -59,9 +59,9 @@ def read_checkpoint(path: str, given_by: str, mapped: bool = False) -> Any:
         _check_pickles(file, is_zip)
         # At first its tensors stay in the file: one that is refused is not read to its end.
         content = _read_torch(file, is_zip, is_zip)
-        check_size(content, os.path.getsize(file))
-    except TooMuch as e:
-        raise ValueError(f"{must} contains {e}, and loading that could take all memory") from None
+        check_content(content, os.path.getsize(file))
+    except Refused as e:
+        raise ValueError(f"{must} contains {e}") from None
     except Exception as e:  # of any type: torch reads whatever the bytes may mean to it
         is_foreign = isinstance(e, pickle.UnpicklingError)
         if is_zip and (damage := damage_of_records(file, with_tensors=not is_foreign)):

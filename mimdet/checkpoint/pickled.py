@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+from mimdet.checkpoint.content_check import Refused, check_content, check_pickle
 from mimdet.checkpoint.foreign_values import VALUES
-from mimdet.checkpoint.memory_check import TooMuch, check_pickle, check_size
 from mimdet.checkpoint.other_files import what_it_is
 
 
@@ -53,11 +53,11 @@ def read_pickle(path: str, given_by: str) -> Mapping[str, Any]:
             file.seek(0)
             # Many of these files are from Python 2, whose text is bytes here.
             content = _Unpickler(file, encoding="latin1").load()
-        check_size(content, size)
+        check_content(content, size)
     except _Refusal as e:
         raise ValueError(f"{must} contains {e}, and loading that could execute code") from None
-    except TooMuch as e:
-        raise ValueError(f"{must} contains {e}, and loading that could take all memory") from None
+    except Refused as e:
+        raise ValueError(f"{must} contains {e}") from None
     except Exception as e:  # of any type: pickle does whatever the bytes may mean to it
         raise ValueError(f"{must} {_fault(path, e)}") from e
     if not isinstance(content, Mapping) or "model" not in content:

@@ -11,6 +11,7 @@ from mimdet.checkpoint.card import KEY as CARD_KEY
 from mimdet.checkpoint.card import Card, card_of
 from mimdet.checkpoint.file import read_checkpoint, state_dict_of, tensors_in
 from mimdet.checkpoint.identity import identify
+from mimdet.shown import shown
 
 
 def summarize(path: str) -> str:
@@ -46,18 +47,19 @@ def summarize(path: str) -> str:
 def _card_lines(card: Card) -> Iterator[str]:
     """The card without its config, of which there are hundreds of lines."""
     if card.classes:
-        names = ", ".join(map(str, card.classes[:10])) + (", ..." if len(card.classes) > 10 else "")
+        names = ", ".join(card.classes[:10]) + (", ..." if len(card.classes) > 10 else "")
         yield f"{len(card.classes)} classes: {names}"
     for what, values in (("settings", card.protocol), ("trained with", card.versions)):
         if values:
-            yield f"{what}: {', '.join(f'{key} {value}' for key, value in values.items())}"
+            pairs = (f"{shown(key)} {shown(value)}" for key, value in values.items())
+            yield f"{what}: {', '.join(pairs)}"
 
 
 def _others(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[str]:
     """The entries of a file beside its weights, with their values where these are short."""
     weights = state_dict_of(content)
     return [
-        f"{key} {value}" if isinstance(value, int | float | str) and len(str(value)) < 40 else key
+        f"{shown(key)} {shown(value, 40)}" if isinstance(value, int | float | str) else shown(key)
         for key, value in content.items()
         if value is not weights and key not in tensors and key != CARD_KEY
     ]

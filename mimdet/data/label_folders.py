@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mimdet.data.coco.layouts import VAL_SHARE, folders_below, split_of
-from mimdet.data.coco.problems import shown
 from mimdet.data.imagenet.folder import SUFFIXES
 from mimdet.data.label_maps import check_label_maps
 from mimdet.data.sem_seg import labels_in, pair_files
+from mimdet.shown import shown
 
 _LABEL_WORDS = {
     *("label", "labels", "labelmaps", "annotation", "annotations", "mask", "masks"),

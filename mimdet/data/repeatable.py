@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from mimdet.shown import shown
+
 _MAX_ATTEMPTS = 100  # records tried for one place in a batch
 
 Place = tuple[int, int]
@@ -69,7 +71,7 @@ class RepeatableSamples(Dataset):
 
 def _name(record: Any, index: int) -> str:
     named = isinstance(record, dict) and "file_name" in record
-    return record["file_name"] if named else f"record {index}"
+    return shown(record["file_name"], 300) if named else f"record {index}"
 
 
 def mixed_seed(*seeds: int) -> int:

@@ -15,8 +15,11 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import get_event_storage
 from mimdet.engine.hooks import RepeatableRandomness
+from mimdet.shown import shown
 
 logger = logging.getLogger(__name__)
+
+_PATH = 300  # characters
 
 STOP, SKIP, REWIND = CHOICES = ("stop", "skip", "rewind")
 
@@ -113,7 +116,9 @@ def _describe(is_bad: bool, what: str, batch: Any) -> str:
 
 def _images(batch: Any) -> list[str]:
     samples = [s for s in batch if isinstance(s, Mapping)] if isinstance(batch, list) else []
-    names = [[str(s[key]) for key in ("image_id", "file_name") if key in s] for s in samples]
+    names = [
+        [shown(s[key], _PATH) for key in ("image_id", "file_name") if key in s] for s in samples
+    ]
     return [" ".join(parts) for parts in names if parts]
 
 

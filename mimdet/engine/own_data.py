@@ -15,13 +15,13 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.utils.registry import locate
 from mimdet.config import AUTO, load_config
 from mimdet.data.coco.layouts import Split, find_data
-from mimdet.data.coco.problems import shown
 from mimdet.data.coco.read import CocoData
 from mimdet.data.coco.register import load_coco_folder
 from mimdet.data.coco.select import read_part
 from mimdet.engine.evaluation import RATIO
 from mimdet.engine.follow_data import has_mask_head, nodes, number_of_classes, replace_dataset
 from mimdet.engine.own_label_maps import is_segmentor, use_label_maps
+from mimdet.shown import shown
 
 EPOCHS, MIN_ITERATIONS = 36, 1000
 IMAGES_PER_PROCESS = 4

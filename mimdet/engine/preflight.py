@@ -31,6 +31,7 @@ from mimdet.engine.follow_data import (
     nodes,
     number_of_classes,
 )
+from mimdet.shown import shown
 
 NO_EVALUATOR = (
     "an evaluation needs dataloader.evaluator, and this config has none; "
@@ -253,8 +254,8 @@ def _differ(first: str, classes: list[str], name: str, others: list[str]) -> str
 
 
 def _short(names: list[str], limit: int = 6) -> str:
-    shown = ", ".join(str(name)[:40] for name in names[:limit])
-    return f"{shown}, ..." if len(names) > limit else shown
+    few = ", ".join(shown(name, 40) for name in names[:limit])
+    return f"{few}, ..." if len(names) > limit else few
 
 
 def _look_for_masks(cfg: DictConfig, splits: list[str], found: Findings) -> None:

@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterator
 
 from mimdet.data.coco.image_files import check_image_files
-from mimdet.data.coco.problems import shown
 from mimdet.data.coco.read import CocoData, read_coco
+from mimdet.shown import shown
 
 
 def check_coco_dataset(

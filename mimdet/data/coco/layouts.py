@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from mimdet.data.coco.problems import shown
+from mimdet.shown import shown
 
 _SPLITS = {
     "train": ("train", "training"),

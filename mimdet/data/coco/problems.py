@@ -7,15 +7,15 @@ annotation: a file with one systematic mistake has it a hundred thousand times.
 import enum
 import logging
 import os
-import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from mimdet.shown import shown
+
 logger = logging.getLogger(__name__)
 
 _EXAMPLES = 3
-_MAX_TEXT = 100
 
 
 class Severity(enum.Enum):
@@ -62,6 +62,9 @@ IMAGE_ID_TYPES = Kind(
     "images are numbered anew inside; outputs have the ids of the file",
 )
 FILE_NAME = Kind(_R, "images have a file_name that is no text", "write the path below image_root")
+FILE_NAME_CONTROL = Kind(
+    _R, "images have a file_name with control characters or line breaks", "rename the files"
+)
 FILE_NAME_URL = Kind(
     _R, "images have an address for a file_name", "download them and name the local file"
 )
@@ -106,6 +109,11 @@ CATEGORY_ID_TYPES = Kind(
     "categories are numbered anew inside; outputs have the ids of the file",
 )
 CATEGORY_NAME = Kind(_R, "categories have a name that is no text or empty", "name them")
+CATEGORY_NAME_CONTROL = Kind(
+    _F,
+    "categories have a name of more than 100 characters, or with control characters",
+    "it is cut, and a question mark takes the place of such a character",
+)
 CATEGORY_NAME_TWICE = Kind(
     _F,
     "categories have the name of another one",
@@ -234,26 +242,6 @@ MASK_MISSING = Kind(
     "draw them, or choose dataset.missing_masks=rectangle (the box as mask) or "
     "boxes (a detector of boxes)",
 )
-
-
-class _Short(reprlib.Repr):
-    """`repr` of the first few values and levels: entries of a file can be of any size and depth."""
-
-    def __init__(self):
-        super().__init__()
-        self.maxlist = self.maxdict = 4
-        self.maxlevel = 3
-        self.maxstring = self.maxother = self.maxlong = _MAX_TEXT
-
-
-_short = _Short()
-
-
-def shown(value: Any) -> str:
-    """A value of a file, cut to a length and without control characters."""
-    text = value if isinstance(value, str) else _short.repr(value)
-    text = "".join(c if c.isprintable() else "?" for c in text[: 2 * _MAX_TEXT])
-    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 3]}..."
 
 
 @dataclass

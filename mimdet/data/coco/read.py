@@ -6,6 +6,7 @@ Loader, evaluator's truth, checker and preflight all use what comes from here.
 import functools
 import gc
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from mimdet.data.coco.annotation import AnnotationReader
 from mimdet.data.coco.file import read_sections
 from mimdet.data.coco.problems import Problems, Severity
 from mimdet.data.coco.segmentation import as_numbers
+from mimdet.shown import shown
 
 _FILES_KEPT = 2  # a training and a test set
 
@@ -198,10 +200,12 @@ def _distinct_names(
 ) -> list[str]:
     names: list[str] = []
     for key in keys:
-        name = found[key]["name"]
+        name = shown(found[key]["name"])
+        if name != found[key]["name"]:
+            data.problems.add(p.CATEGORY_NAME_CONTROL, f"category {key}", name)
         if name in names:
             data.problems.add(p.CATEGORY_NAME_TWICE, f"category {key}", name)
-            name = f"{name} ({key})"
+            name = f"{name} ({shown(key)})"
         names.append(name)
     return names
 
@@ -270,6 +274,9 @@ def _side(value: Any, name: str, data: CocoData) -> int | None:
 def _file_name(value: Any, name: str, data: CocoData, allow_outside_root: bool) -> str | None:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         data.problems.add(p.FILE_NAME, name, value)
+        return None
+    if any(unicodedata.category(c) == "Cc" for c in value):
+        data.problems.add(p.FILE_NAME_CONTROL, name, value)
         return None
     if "://" in value:
         data.problems.add(p.FILE_NAME_URL, name, value)

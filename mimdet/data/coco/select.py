@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from mimdet.data.coco.problems import shown
 from mimdet.data.coco.read import CocoData, read_coco
+from mimdet.shown import shown
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from mimdet.data.toy import CLASSES, make_labelled_image
+from mimdet.shown import shown
 
 SYNTHETIC = "synthetic:"
 
@@ -34,7 +35,8 @@ def read_image(file_name: str) -> Image.Image:
         with Image.open(file_name) as image:
             return _as_rgb(image)
     except Exception as e:  # decoders raise many types for a damaged file; all are told
-        raise OSError(f"{file_name} cannot be read as an image ({type(e).__name__}: {e})") from e
+        why = f"{type(e).__name__}: {shown(str(e), 600)}"
+        raise OSError(f"{shown(file_name, 300)} cannot be read as an image ({why})") from e
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -11,6 +11,7 @@ from typing import Any
 from mimdet.data.imagenet.folder import SUFFIXES, folders_in, image_beside, images_below
 from mimdet.data.imagenet.read import SYNTHETIC
 from mimdet.data.toy import CLASSES
+from mimdet.shown import shown
 
 logger = logging.getLogger(__name__)
 
@@ -136,10 +137,11 @@ def _listed_images(path: str) -> list[str]:
         raise ValueError(f"{path} must name one image per line, and it names none")
     missing = [name for name in names if not os.path.isfile(name)]
     if missing:
+        few = ", ".join(shown(name, 300) for name in missing[:3])
         raise FileNotFoundError(
             f"{len(missing)} of the {len(names)} images that {path} names are no files: "
-            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}; relative paths start "
-            "in the folder of that file"
+            f"{few}{', ...' if len(missing) > 3 else ''}; relative paths start in the folder of "
+            "that file"
         )
     return names
 
@@ -155,6 +157,6 @@ def _synthetic_records(source: str, split: str) -> list[dict[str, Any]]:
 
 
 def _logged(records: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:
-    first = ", ".join(record["file_name"] for record in records[:3])
+    first = ", ".join(shown(record["file_name"], 300) for record in records[:3])
     logger.info(f"{len(records)} images in {source}: {first}, ...")
     return records

@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from torch import Tensor
 
+from mimdet.shown import shown
+
 # They allocate as much as a number says, or an expanded tensor. No state dict needs them.
 _GREEDY = {
     *("bytearray", "Counter"),
@@ -33,10 +35,18 @@ _SMALL_MEMO = 1 << 20
 
 # Tied weights and averages lie in a file once or twice; a few small tables are expanded.
 _TIMES_OF_FILE, _SMALL_FILE = 10, 1 << 20
+_LONGEST_NAME = 500
 
 
-class TooMuch(Exception):
-    """Names what a file must not contain."""
+class Refused(Exception):
+    """Says what a file must not contain, and why."""
+
+
+class TooMuch(Refused):
+    """Names what would take memory out of proportion to the file."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}, and loading that could take all memory"
 
 
 def check_pickle(file: BinaryIO, size: int) -> set[str]:
@@ -81,18 +91,18 @@ def check_pickle(file: BinaryIO, size: int) -> set[str]:
     return names
 
 
-def check_size(content: Any, size: int) -> None:
+def check_content(content: Any, size: int) -> None:
     """Refuse tensors and arrays that would be many times as large as their file, once copied.
 
     A tensor may be expanded from one number to any shape, many may share their numbers, and a
-    sparse one or one without numbers has any shape.
+    sparse one or one without numbers has any shape. Their names are printed in many places.
 
     Args:
         content: what the file holds; its tensors may be mapped.
         size: of the file in bytes.
 
     Raises:
-        TooMuch: if they would.
+        Refused: if they would, or if their names cannot be printed as they are.
     """
     told, seen, stack = 0, set(), [content]
     while stack:  # no recursion: a file may be nested deeply, and refer to itself
@@ -106,7 +116,18 @@ def check_size(content: Any, size: int) -> None:
             told += value.nbytes
         elif isinstance(value, Mapping):
             stack += value.values()
+            _check_names(value)
         elif isinstance(value, list | tuple | set | frozenset):
             stack += value
     if told > _TIMES_OF_FILE * max(size, _SMALL_FILE):
         raise TooMuch(f"tensors of {told:,} bytes in {size:,}")
+
+
+def _check_names(entries: Mapping) -> None:
+    for name, value in entries.items():
+        is_tensor = isinstance(value, Tensor | np.ndarray)
+        if is_tensor and isinstance(name, str) and name != shown(name, _LONGEST_NAME):
+            raise Refused(
+                f"a tensor whose name is longer than {_LONGEST_NAME} or has control characters "
+                f"({shown(name)!r}): no module has such names"
+            )
