@@ -27,6 +27,7 @@ _TOOLS = {
     "report": "report",
     "compare": "compare",
     "ratio": "ratio",
+    "sweep": "sweep",
     "toy": "make_toy_dataset",
     "ade20k": "prepare_ade20k",
 }

@@ -53,6 +53,7 @@ ALLOWED = {
     "mimdet.analysis": _EVERYWHERE
     | _BELOW_ANALYSIS
     | {"detectron2", "omegaconf", "PIL", "torchvision", "tqdm"}
+    | {"mimdet.report"}  # the files of a run
     | {"av", "supervision", "safetensors"},  # extras
     # a report can be made where there is neither torch nor Detectron2
     "mimdet.report": {"numpy", "pycocotools", "PIL", "jinja2", "markupsafe", "tqdm", "yaml"}

@@ -54,6 +54,7 @@ MISSING = [
     ("ratio lost.pth --data {toy}", "lost.pth"),
     ("report lost", "a report needs the folder of a run, and lost is none"),
     ("compare lost gone", "a comparison needs folders of runs, and "),
+    ("sweep lost.py optimizer.lr=1,2", "a config file must be given, and 'lost.py' is none"),
     ("make_toy_dataset {file}/lost", "Not a directory: '{file}"),
     ("prepare_ade20k lost", "lost must be the folder ADEChallengeData2016"),
 ]
