@@ -31,6 +31,7 @@ from detectron2.config import LazyConfig
 from detectron2.utils.registry import locate
 from mimdet.__main__ import _TOOLS, _TRAINING
 from mimdet.analysis.param_groups import param_groups_of_config
+from mimdet.analysis.sweep import plan
 from mimdet.config import apply_overrides
 from mimdet.data.toy import ToyDataset, make_toy_dataset
 from mimdet.find_config import find_config
@@ -172,7 +173,11 @@ def refusal_of_python(program: str, words: list[str]) -> str | None:
             arguments = vars(arguments_of(program, words))
     except SystemExit:
         return printed.getvalue().splitlines()[-1]
-    overrides = [_override(text) for text in arguments.get("opts", ())]
+    texts = arguments.get("opts", ())
+    if program == "tools/sweep.py":  # each of its values is an override
+        settings = plan(texts, Path("output"))
+        texts = dict.fromkeys(text for setting in settings for text in setting.overrides)
+    overrides = [_override(text) for text in texts]
     path = find_config(arguments.get("config_file") or arguments["config"]) if overrides else ""
     reasons = (refusal(override, REPOSITORY / path) for override in overrides)
     return next((reason for reason in reasons if reason), None)
