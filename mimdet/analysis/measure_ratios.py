@@ -131,16 +131,15 @@ def _loader(cfg: DictConfig, folder: str | None, card: Card | None) -> Iterable[
     """The images to detect in, whose evaluator `cfg` has then."""
     if folder is not None:
         part = find_data(folder).val
-        name = f"{Path(folder).resolve().name}_val_of_ratio"
         cfg.dataloader.test.dataset = LazyCall(load_coco_folder)(
-            name=name,
+            name=part.json_file,  # nobody else's, and it tells where they are
             json_file=part.json_file,
             image_root=part.image_root,
             filter_empty=False,
             share=None if part.share is None else list(part.share),
             classes=card.classes if card and card.classes else None,  # as the heads number them
         )
-        cfg.dataloader.evaluator = LazyCall(COCOEvaluator)(dataset_name=name)
+        cfg.dataloader.evaluator = LazyCall(COCOEvaluator)(dataset_name=part.json_file)
     return instantiate(cfg.dataloader.test)
 
 
