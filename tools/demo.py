@@ -56,6 +56,8 @@ def main(argv: list[str] | None = None) -> None:
     print(f"\n{table(output)}\n")
     what = "reconstructions" if args.pretrain else "predictions next to the ground truth"
     print(f"Pictures of {what}: {output / 'pictures'}")
+    runs = output.glob("*/report.html")
+    print(f"Reports, for a browser: {', '.join(map(str, sorted(runs)))}")
     print("\nThe commands of this demo, to go on from here (make has put mimdet into .venv/bin):\n")
     for _, command in steps:
         print(f"  {shlex.join(command)}")

@@ -19,11 +19,11 @@ def detection_figures(found: Mapping[str, Any]) -> list[Figure]:
         figure(
             "What the mistakes cost",
             _error_bars(found["errors"]),
-            "Points of AP50 that would be won if this kind of mistake alone were mended, and how "
-            "often it happens. The longest bar is where work pays first. Wrong class: in the right "
-            "place. Misplaced: right class, IoU 0.10 to 0.50. Duplicate: of an object that was "
-            "found already. They do not add up, as mending one kind changes what another costs "
-            "(kinds of TIDE, Bolya et al. 2020).",
+            "Points of AP50 that would be won if this kind of mistake alone were mended, and in "
+            "brackets how often it happens. The longest bar is where work pays first. Wrong "
+            "class: in the right place. Misplaced: right class, IoU 0.10 to 0.50. Duplicate: of "
+            "an object that was found already. They do not add up, as mending one kind changes "
+            "what another costs (kinds of TIDE, Bolya et al. 2020).",
         ),
         figure(
             "Precision and recall",
@@ -57,7 +57,7 @@ def _error_bars(errors: Mapping[str, Any]) -> Markup:
         Bar(
             _KINDS[kind["kind"]],
             kind["cost"],
-            f"{_points(kind['cost'])}, {kind['count']} times",
+            f"{_points(kind['cost'])} ({kind['count']})",
             color=1,
         )
         for kind in errors["kinds"]
@@ -100,6 +100,7 @@ def _ap_bars(rows: list[Mapping[str, Any]], name: str) -> Markup:
                 f"{'–' if row['AP'] is None else format(row['AP'], '.1f')}, {_objects(row)}",
             )
             for row in rows
+            if row["objects"]
         ],
         maximum=100,
     )

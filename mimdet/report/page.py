@@ -54,11 +54,15 @@ def page_of(data: Mapping[str, Any]) -> str:
         data: from `collect`. Pictures are read from the files that it names.
     """
     training = data["training"]
+    # Of a folder with a training and evaluations after it, the commands of both count.
+    newest = list({start.get("kind"): start for start in data["starts"]}.values())
     return render(
         "report.html",
         data=data,
         names=names,
         outcome=names.OUTCOMES.get(data["state"]["outcome"], (data["state"]["outcome"], "warn")),
+        newest=newest,
+        earlier=[start for start in data["starts"] if start not in newest],
         last=data["starts"][-1] if data["starts"] else {},
         cards=cards(data),
         training_figures=training_figures(training, data["evaluations"]) if training else [],

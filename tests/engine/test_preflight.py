@@ -56,6 +56,14 @@ def test_a_sound_set_up_has_no_errors_and_a_plan(config, path):
     assert found.plan[1].startswith("3 images, 700 iterations of 2: 466.7 epochs")
 
 
+def test_problems_that_are_repaired_are_noted_for_the_report(config):
+    content = sound()
+    del content["annotations"][0]["id"]
+    found = preflight(config(content, content))
+    assert found.errors == []
+    assert len(found.problems) == 2 and all("repaired" in line for line in found.problems)
+
+
 @pytest.mark.parametrize("path", [MASK, CASCADE, RETINANET])
 @pytest.mark.parametrize("number", [1, 80])
 def test_heads_must_have_the_classes_of_the_data(config, path, number):
