@@ -32,7 +32,7 @@ from detectron2.utils.registry import locate
 from mimdet.__main__ import _TOOLS, _TRAINING
 from mimdet.analysis.param_groups import param_groups_of_config
 from mimdet.analysis.sweep import plan
-from mimdet.config import apply_overrides
+from mimdet.config import AUTO, SWITCHES, apply_overrides
 from mimdet.data.toy import ToyDataset, make_toy_dataset
 from mimdet.find_config import find_config
 
@@ -108,6 +108,8 @@ def refusal(override: Override, path: Path) -> str | None:
     before, after = (OmegaConf.select(c, override.key) for c in (cfg, changed))
     if override.key in RANGES and OmegaConf.is_list(after):
         after, _ = after  # the lowest and the highest
+    if override.key.endswith(SWITCHES) and before == AUTO:
+        before = True  # what "auto" stands for
     if not is_of_the_kind(after, before):
         return f"{override.text} must be like {before!r}, it is a {type(after).__name__}"
     return None
