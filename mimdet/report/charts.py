@@ -98,9 +98,11 @@ class _Scale:
             steps = (1,) if len(powers) > 5 else (1, 2, 5) if len(powers) < 4 else (1, 3)
             found = [step * 10.0**power for power in powers for step in steps]
             return [tick for tick in found if self._low <= tick <= self._high]
+        # The smallest round step that gives no more ticks than wanted.
         rough = (self._high - self._low) / count
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(s * power for s in (1, 2, 2.5, 5, 10) if s * power >= rough * 0.999)
+        # 1e-9: rounding must not cost the tick at an end of the axis.
         first = math.ceil(self._low / step - 1e-9)
         return [k * step for k in range(first, math.floor(self._high / step + 1e-9) + 1)]
 
@@ -134,6 +136,7 @@ def line_chart(
     series = [s for s in (_drawable(s, k, log_y) for k, s in enumerate(series)) if s]
     if not series:
         return Markup('<p class="none">No values were recorded.</p>')
+    # A single line needs no legend: the axis says what it is.
     legend, legend_height = _legend(series) if len(series) > 1 else ("", 0)
     bottom = _HEIGHT - _BOTTOM
     xs = [x for s in series for x, _ in s.points]
@@ -163,6 +166,7 @@ def _drawable(series: Series, place: int, log_y: bool) -> Series | None:
         (x, y if y is not None and math.isfinite(y) and (y > 0 or not log_y) else None)
         for x, y in series.points
     ]
+    # Its colour is that of its place among all series, so that it is the same in every chart.
     if all(y is None for _, y in points):
         return None
     color = (place if series.color is None else series.color) % PALETTE

@@ -75,7 +75,9 @@ def collect(run: str | os.PathLike) -> dict[str, Any]:
         "protocol": (results or {}).get("protocol"),
         "seconds_per_batch": number((results or {}).get("seconds_per_batch")),
         "kept_tokens": sorted(path.name for path in run.glob(KEPT_TOKENS)),
-        "reconstructions": sorted(path.name for path in run.glob(RECONSTRUCTIONS)),
+        "reconstructions": sorted(
+            path.name for path in run.glob(RECONSTRUCTIONS) if path.stem.split("_")[1].isdecimal()
+        ),
         "config": text_of(run / "config.yaml"),
         "log": log,
     }
@@ -146,7 +148,8 @@ def _detections(run: Path) -> tuple[dict[str, Any] | None, str | None]:
         return None, None
     try:
         return findings(read_detections(truth, results)), None
-    except (ValueError, LookupError, TypeError) as e:  # a file that something has damaged
+    # A file that something has damaged: the rest of the page does not need it.
+    except (ValueError, LookupError, TypeError, AttributeError) as e:
         return None, f"{type(e).__name__}: {e}"
 
 

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -131,25 +132,33 @@ def _drawing(size: tuple[int, int], boxes: list[_Box], image: str) -> str:
     )
 
 
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an ``.npz`` file; none if it is damaged: that costs pictures, not the page."""
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return {}
+
+
 def kept_tokens(path: Path) -> list[dict[str, Any]]:
     """Images of ``kept_tokens_*.npz`` with what the encoder did not see greyed.
 
     Returns:
         Of each image ``picture``, a data URI, and ``share`` of its tokens that were kept.
     """
-    drawn = []
-    with np.load(path) as arrays:
-        for k in range(sum(name.startswith("image_") for name in arrays.files)):
-            image, kept = arrays[f"image_{k}"], arrays[f"kept_{k}"]
-            height, width = image.shape[:2]
-            rows, columns = arrays[f"tokens_{k}"]
-            # The token in which each row and column of pixels lies.
-            of_row = (np.arange(height) * rows / height).astype(int)
-            of_column = (np.arange(width) * columns / width).astype(int)
-            real = kept[: int(np.ceil(rows)), : int(np.ceil(columns))]
-            seen = kept[np.ix_(of_row, of_column)]
-            picture = _greyed(image, ~seen)
-            drawn.append({"picture": _shown(picture), "share": float(real.mean())})
+    drawn, arrays = [], _arrays(path)
+    for k in range(sum(name.startswith("image_") for name in arrays)):
+        image, kept = arrays[f"image_{k}"], arrays[f"kept_{k}"]
+        height, width = image.shape[:2]
+        rows, columns = arrays[f"tokens_{k}"]
+        # The token in which each row and column of pixels lies. What is beyond the image pads.
+        of_row = (np.arange(height) * rows / height).astype(int)
+        of_column = (np.arange(width) * columns / width).astype(int)
+        real = kept[: int(np.ceil(rows)), : int(np.ceil(columns))]
+        seen = kept[np.ix_(of_row, of_column)]
+        picture = _shown(_greyed(image, ~seen))
+        drawn.append({"picture": picture, "share": float(real.mean())})
     return drawn
 
 
@@ -179,13 +188,14 @@ def reconstruction_strips(paths: list[Path]) -> list[tuple[str, str]]:
     """
     strips = []
     for path in paths:
-        with np.load(path) as arrays:
+        if not (arrays := _arrays(path)):
+            continue
+        if not strips:
             images, removed = arrays["images"], arrays["removed"]
-            if not strips:
-                strips.append(("The images", _strip(images)))
-                strips.append(("What the encoder sees", _strip(_greyed(images, removed, 1.0))))
-            iteration = int(path.stem.rpartition("_")[2]) + 1
-            strips.append((f"After iteration {iteration}", _strip(arrays["reconstructions"])))
+            strips.append(("The images", _strip(images)))
+            strips.append(("What the encoder sees", _strip(_greyed(images, removed, 1.0))))
+        iteration = int(path.stem.rpartition("_")[2]) + 1  # they are counted from 0 in names
+        strips.append((f"After iteration {iteration}", _strip(arrays["reconstructions"])))
     return strips
 
 

@@ -57,6 +57,14 @@ def test_a_report_needs_neither_torch_nor_detectron2(run):
     assert Path(done.stdout.strip()).is_file()
 
 
+def test_damaged_files_cost_their_part_of_the_page_alone(run):
+    for name in ("kept_tokens_training.npz", "reconstructions_0000009.npz", "instances_truth.json"):
+        (run / name).write_text("[1]")
+    (run / "coco_instances_results.json").write_text("[1]")
+    page = make_report(run).read_text()
+    assert "12.3" in page and "could not be analysed" in page
+
+
 def test_a_report_in_another_folder_leaves_that_of_the_run_alone(run, tmp_path):
     before = sorted(run.iterdir())
     page = make_report(run, tmp_path / "elsewhere/reports")
