@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import hypot
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -24,13 +25,12 @@ from mimdet.report.matching import match
 from mimdet.report.models import Model
 from mimdet.report.names import HEADLINES
 from mimdet.report.precision import Ranking, mean_percent
-from mimdet.report.run_files import TRUTH, read_json
+from mimdet.report.run_files import DETECTIONS, TRUTH, read_json
 from mimdet.report.worst_images import describe_image, mistakes_per_image, operating_score
 
 FORMAT = 1
 """Raised when the dict changes so that an older reader would misread it."""
 
-RESULTS = "coco_instances_results.json"
 _CURVES = ("total_loss", "lr", *HEADLINES)
 _IMAGES = 6  # shown of each pair
 
@@ -86,7 +86,7 @@ def compare(
         },
         "config": config_differences([run["config"] for run in firsts]),
         "curves": {name: [_mean_curve(of_model, name) for of_model in runs] for name in _CURVES},
-        "images_root": (content or {}).get("image_root"),
+        "images_root": (read_json(models[0].runs[0] / TRUTH) or {}).get("image_root"),
         "tasks": _tasks(models, content, resamples) if content else {},
         "why_not": why_not,
     }
@@ -126,8 +126,8 @@ def _truth(
     """The one truth of all runs; or None, and why there is no comparison image by image."""
     runs = [run for model in models for run in model.runs]
     for run in runs:
-        if not (run / RESULTS).is_file():
-            return None, f"{run} has no {RESULTS}: only detectors are compared image by image"
+        if not (run / DETECTIONS).is_file():
+            return None, f"{run} has no {DETECTIONS}: only detectors are compared image by image"
     if truth is not None:
         try:
             return json.loads(Path(truth).read_text(encoding="utf-8")), None
@@ -153,7 +153,7 @@ def _truth(
 def _tasks(
     models: Sequence[Model], truth: Mapping[str, Any], resamples: int
 ) -> dict[str, dict[str, Any]]:
-    found = [[json.loads((run / RESULTS).read_text()) for run in model.runs] for model in models]
+    found = [[json.loads((run / DETECTIONS).read_text()) for run in model.runs] for model in models]
     entries = [*truth.get("annotations", ()), *(e for of in found for run in of for e in run)]
     tasks = ["bbox", "segm"] if all(e.get("segmentation") for e in entries) else ["bbox"]
     return {task: _compare_task(models, truth, found, task, resamples) for task in tasks}
@@ -179,6 +179,7 @@ def _compare_task(
                 "second": model.name,
                 "AP": compared.ap.as_dict(),
                 "AP50": compared.ap50.as_dict(),
+                "seed_deviation": _deviation_over_seeds(*rankings),
                 "classes": _classes(evaluated, objects, compared),
                 "images": _most_unlike(baseline[0], others[0]),
             }
@@ -199,6 +200,13 @@ def _compare_task(
 
 def _judge(evaluated: Evaluated) -> _Judged:
     return _Judged(evaluated, Ranking(evaluated, match(evaluated)), find_mistakes(evaluated))
+
+
+def _deviation_over_seeds(*models: Sequence[Ranking]) -> float | None:
+    """Of the AP of one run less that of another, one of each model; None without several seeds."""
+    aps = [[mean_percent(run.average_precision()) for run in runs] for runs in models]
+    deviations = [_spread(of_model)["deviation"] for of_model in aps]
+    return None if None in deviations else hypot(*deviations)
 
 
 def _class_ap(runs: Sequence[_Judged], number: int) -> float | None:

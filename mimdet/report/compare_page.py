@@ -14,6 +14,7 @@ from mimdet.report.bootstrap import RESAMPLES
 from mimdet.report.charts import Series, line_chart
 from mimdet.report.compare import compare
 from mimdet.report.models import Model
+from mimdet.report.pictures import thumbnail, two_models
 from mimdet.report.render import duration, percent, render
 from mimdet.whole_files import written_whole
 
@@ -69,10 +70,12 @@ def page_of(data: Mapping[str, Any]) -> str:
         headlines=_headlines(data),
         seconds=[_spread(m["seconds_per_batch"], duration) for m in data["models"]],
         spread=_spread,
+        with_seeds=_with_seeds,
         figures=_figures(data),
         intervals=_intervals,
         sentence=_sentence,
         breakable=_breakable,
+        pictures=_pictures(data),
     )
 
 
@@ -89,7 +92,7 @@ def table_of(data: Mapping[str, Any]) -> str:
     cells = [["model", *(names.HEADLINES[name] for name in headlines), "seconds per batch"]]
     for model in data["models"]:
         values = [_spread(model["metrics"].get(name), percent) for name in headlines]
-        cells.append([model["name"], *values, _spread(model["seconds_per_batch"], duration)])
+        cells.append([_with_seeds(model), *values, _spread(model["seconds_per_batch"], duration)])
     widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
     lines.append("")
     for first, *rest in cells:
@@ -116,7 +119,13 @@ def _spread(value: Mapping[str, Any] | None, written: Any = percent) -> str:
     mean = written(value["mean"])
     if value["deviation"] is None:
         return mean
-    return f"{mean} ± {written(value['deviation'])} ({value['count']} seeds)"
+    return f"{mean} ± {written(value['deviation'])}"
+
+
+def _with_seeds(model: Mapping[str, Any]) -> str:
+    """The name of a model, with the number of its runs where there are several."""
+    runs = len(model["runs"])
+    return model["name"] if runs == 1 else f"{model['name']} ({runs} seeds)"
 
 
 def _sentence(pair: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -124,9 +133,11 @@ def _sentence(pair: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     ap = pair["AP"]
     if ap["value"] is None:
         return f"{pair['second']} against {pair['first']}: there are no objects"
+    seeds = pair["seed_deviation"]
     return (
         f"{pair['second']} against {pair['first']}: {ap['value']:+.2f} AP, "
         f"{100 * found['level']:.0f} % interval {ap['low']:+.2f} to {ap['high']:+.2f}"
+        + ("" if seeds is None else f", ± {seeds:.2f} by the seeds of two runs")
     )
 
 
@@ -147,13 +158,37 @@ def _figures(data: Mapping[str, Any]) -> list[dict[str, Any]]:
             Series(model["name"], points, color=k, marks="/" in name)
             for k, (model, points) in enumerate(zip(data["models"], curves, strict=True))
         ]
-        if any(curves):
+        # A single evaluation is in the results.
+        if any(len(points) > 1 for points in curves):
             is_loss = name == "total_loss"
             if sum(map(bool, curves)) == 1 < len(curves):  # no legend says whose it is
                 caption += f" Only {next(s.name for s in series if s.points)} has one."
             drawing = line_chart(series, "iteration", label, title=title, log_y=is_loss)
             figures.append({"title": title, "drawing": drawing, "caption": caption})
     return figures
+
+
+def _pictures(data: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(title, pictures) of each pair: the images in which boxes of the two are most unlike."""
+    found = []
+    for p, pair in enumerate(data["tasks"].get("bbox", {}).get("pairs", ())):
+        titles = pair["first"], pair["second"]
+        pictures = []
+        for k, image in enumerate(pair["images"]):
+            entries = image["first"], image["second"]
+            shown = thumbnail(data["images_root"], entries[0]["file_name"])
+            mistakes = "mistake" if abs(image["change"]) == 1 else "mistakes"
+            side = "more" if image["change"] > 0 else "fewer"
+            pictures.append(
+                {
+                    "drawing": two_models(entries, titles, shown, f"p{p}i{k}"),
+                    "file_name": entries[0]["file_name"],
+                    "told": f"{abs(image['change'])} {mistakes} {side} by {pair['second']}",
+                }
+            )
+        if pictures:
+            found.append((f"{pair['second']} against {pair['first']}", pictures))
+    return found
 
 
 def _intervals(rows: Sequence[Mapping[str, Any]]) -> Markup:
@@ -176,4 +211,4 @@ def _intervals(rows: Sequence[Mapping[str, Any]]) -> Markup:
             f'<span class="dot {shown}" style="left:{place(row["value"]):.1f}%"></span></span>'
             f'<span class="value">{text}</span></li>'
         )
-    return Markup(f'<ul class="bars">{"".join(drawn)}</ul>')
+    return Markup(f'<ul class="bars intervals">{"".join(drawn)}</ul>')

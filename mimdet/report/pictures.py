@@ -5,7 +5,7 @@ import html
 import io
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,7 +74,46 @@ def truth_and_detections(entry: Mapping[str, Any], image: str | None, name: str)
         image: a data URI; None draws the boxes alone.
         name: of the drawing, another one for each on the page.
     """
-    truth = [
+    truth, detections = _truth_boxes(entry), _detection_boxes(entry)
+    size = entry["width"], entry["height"]
+    first, again = _background(image, name)
+    return Markup(
+        f'<div class="pair"><div>{_drawing(size, truth, first)}<small>Truth: '
+        f"{_number(len(truth), 'object')}, {entry['misses']} missed</small></div>"
+        f"<div>{_drawing(size, detections, again)}<small>Detected: "
+        f"{_told(entry, detections)}</small></div></div>"
+    )
+
+
+def two_models(
+    entries: Sequence[Mapping[str, Any]], titles: Sequence[str], image: str | None, name: str
+) -> Markup:
+    """Draw what two models detected in one image, side by side, with the objects each missed.
+
+    Args:
+        entries: of each model, from `mimdet.report.worst_images.describe_image`.
+        titles: their names.
+        image: see `truth_and_detections`.
+        name: likewise.
+    """
+    panels = []
+    for entry, title, background in zip(entries, titles, _background(image, name), strict=True):
+        detections = _detection_boxes(entry)
+        missed = [
+            box._replace(label=f"missed: {box.label}")
+            for box in _truth_boxes(entry)
+            if box.style == _WRONG
+        ]
+        drawing = _drawing((entry["width"], entry["height"]), [*detections, *missed], background)
+        panels.append(
+            f"<div>{drawing}<small>{html.escape(title)}: {_told(entry, detections)}, "
+            f"{entry['misses']} missed</small></div>"
+        )
+    return Markup(f'<div class="pair">{"".join(panels)}</div>')
+
+
+def _truth_boxes(entry: Mapping[str, Any]) -> list[_Box]:
+    return [
         _Box(
             object_["box"],
             object_["class"],
@@ -83,7 +122,10 @@ def truth_and_detections(entry: Mapping[str, Any], image: str | None, name: str)
         )
         for object_ in entry["truth"]
     ]
-    detections = [
+
+
+def _detection_boxes(entry: Mapping[str, Any]) -> list[_Box]:
+    return [
         _Box(
             found["box"],
             f"{found['class']} {found['score']:.2f}",
@@ -92,18 +134,22 @@ def truth_and_detections(entry: Mapping[str, Any], image: str | None, name: str)
         )
         for found in entry["detections"]
     ]
-    size = entry["width"], entry["height"]
-    background = f'<image id="{name}" href="{image}" width="100%" height="100%"/>' if image else ""
-    again = f'<use href="#{name}"/>' if image else ""
+
+
+def _background(image: str | None, name: str) -> tuple[str, str]:
+    """An image for a first drawing, and for a second one without its bytes once more."""
+    if not image:
+        return "", ""
+    whole = f'<image id="{name}" href="{image}" width="100%" height="100%"/>'
+    return whole, f'<use href="#{name}"/>'
+
+
+def _told(entry: Mapping[str, Any], detections: list[_Box]) -> str:
+    """The number of detections, and how many are false alarms of which kind."""
     kinds = Counter(box.kind for box in detections if box.style == _WRONG)
     told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    return Markup(
-        f'<div class="pair"><div>{_drawing(size, truth, background)}<small>Truth: '
-        f"{_number(len(truth), 'object')}, {entry['misses']} missed</small></div>"
-        f"<div>{_drawing(size, detections, again)}<small>Detected: {len(detections)}, "
-        f"{_number(entry['false_alarms'], 'false alarm')}{f' ({told})' if told else ''}"
-        "</small></div></div>"
-    )
+    alarms = _number(entry["false_alarms"], "false alarm")
+    return f"{len(detections)}, {alarms}{f' ({told})' if told else ''}"
 
 
 def _number(count: int, what: str) -> str:

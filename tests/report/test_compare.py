@@ -5,11 +5,11 @@ import json
 import pytest
 from detection_files import random_case, results_of, truth_of
 
-from mimdet.report.compare import RESULTS, compare
+from mimdet.report.compare import compare
 from mimdet.report.compare_page import make_comparison, page_of, table_of
 from mimdet.report.differences import config_differences, protocol_differences
 from mimdet.report.models import Model, find_models
-from mimdet.report.run_files import TRUTH
+from mimdet.report.run_files import DETECTIONS, TRUTH
 
 BOX, OTHER = (10, 10, 60, 60), (100, 100, 60, 60)
 CASE = random_case(0)
@@ -30,7 +30,7 @@ def run_in(folder, truth=CASE[0], results=CASE[1], ap=20.0, protocol=PROTOCOL, l
     folder.mkdir(parents=True)
     of_boxes = {**truth, "image_root": str(folder)}
     content = {"bbox": {"AP": ap, "AP-cat": 1.0}, "seconds_per_batch": 0.5, "protocol": protocol}
-    for name, value in ((TRUTH, of_boxes), (RESULTS, results), ("results.json", content)):
+    for name, value in ((TRUTH, of_boxes), (DETECTIONS, results), ("results.json", content)):
         (folder / name).write_text(json.dumps(value))
     lines = [{"iteration": k, "total_loss": 2.0 - k / 10, "lr": lr} for k in range(10)]
     lines.append({"iteration": 9, "bbox/AP": ap})
@@ -97,7 +97,22 @@ def test_seeds_are_one_model_with_mean_and_deviation(tmp_path):
     of_many = data["models"][1]["metrics"]["bbox/AP"]
     assert of_many == {"mean": 12, "deviation": 2, "count": 3}
     assert data["curves"]["bbox/AP"] == [[(9, 11)], [(9, 12)]]
-    assert "12.0 ± 2.0 (3 seeds)" in table_of(data)
+    row = next(line for line in table_of(data).splitlines() if line.startswith("many"))
+    assert row.split("  ")[0] == "many (3 seeds)" and "12.0 ± 2.0" in row
+    assert data["tasks"]["bbox"]["pairs"][0]["seed_deviation"] is None  # one has a single seed
+
+
+def test_what_the_seeds_do_to_a_difference_stands_beside_it(tmp_path):
+    truth = truth_of([[(0, BOX)]])
+    hit, miss = results_of([[(0, BOX, 0.9)]]), results_of([[(0, OTHER, 0.9)]])
+    for name, of_seeds in (("a", (hit, miss)), ("b", (hit, hit))):
+        for seed, results in enumerate(of_seeds):
+            run_in(tmp_path / name / f"seed_{seed}", truth, results)
+    data = compare(find_models([tmp_path / "a", tmp_path / "b"]), resamples=5)
+    pair = data["tasks"]["bbox"]["pairs"][0]
+    # 100 and 0 deviate by 100 / sqrt(2), 100 and 100 not at all
+    assert pair["seed_deviation"] == pytest.approx(70.71, abs=0.01)
+    assert "+50.00 AP" in table_of(data) and "± 70.71 by the seeds" in table_of(data)
 
 
 def test_what_cannot_be_compared_image_by_image_says_why(tmp_path):
@@ -107,9 +122,9 @@ def test_what_cannot_be_compared_image_by_image_says_why(tmp_path):
     (second / TRUTH).unlink()
     data = compare(find_models([first, second]))
     assert "evaluations leave there: evaluate anew" in data["why_not"]
-    (second / RESULTS).unlink()
+    (second / DETECTIONS).unlink()
     data = compare(find_models([first, second]))
-    assert f"has no {RESULTS}" in data["why_not"]
+    assert f"has no {DETECTIONS}" in data["why_not"]
     assert "No comparison image by image" in table_of(data)
     assert "There is no comparison image by image" in page_of(data)
 
@@ -118,7 +133,7 @@ def test_runs_without_results_are_compared_by_their_curves(tmp_path):
     folders = [run_in(tmp_path / name) for name in "ab"]
     for folder in folders:
         (folder / "results.json").unlink()
-        (folder / RESULTS).unlink()
+        (folder / DETECTIONS).unlink()
     data = compare(find_models(folders))
     assert not data["protocol"]["is_known"]
     assert "That is not known" in page_of(data) and "no run has results" in table_of(data)

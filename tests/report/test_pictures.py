@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mimdet.report.pictures import kept_tokens, thumbnail, truth_and_detections
+from mimdet.report.pictures import kept_tokens, thumbnail, truth_and_detections, two_models
 
 
 def opened(uri: str) -> np.ndarray:
@@ -56,6 +56,22 @@ def test_missed_objects_and_false_alarms_are_marked_and_told(root):
     assert "<b>" not in drawing and "3 objects, 1 missed" in drawing
     assert "1 false alarm (1 duplicate)" in drawing
     assert 'viewBox="0 0 320 160.0"' in drawing and 'width="32.0" height="32.0"' in drawing
+
+
+def test_two_models_show_their_detections_and_what_each_missed():
+    box = {"box": [0, 0, 50, 50], "class": "cat"}
+    size = {"width": 100, "height": 50}
+    found = {**size, "truth": [{**box, "is_crowd": False, "is_missed": False}], "misses": 0}
+    found |= {"detections": [{**box, "score": 0.9, "kind": "right"}], "false_alarms": 0}
+    lost = {**size, "truth": [{**box, "is_crowd": False, "is_missed": True}], "misses": 1}
+    lost |= {"detections": [{**box, "score": 0.8, "kind": "background"}], "false_alarms": 1}
+    drawing = two_models([found, lost], ["<i>", "second"], "data:,", "p")
+    left, right = drawing.split("second: ")[0].split("&lt;i&gt;: ")
+    assert left.count('<rect class="right"') == 1 and '<rect class="wrong"' not in left
+    assert "1, 0 false alarms, 0 missed" in right
+    assert right.count('<rect class="wrong"') == 2 and "missed: cat" in right
+    assert "second: 1, 1 false alarm (1 nothing there), 1 missed" in drawing
+    assert drawing.count("data:,") == 1 and '<use href="#p"/>' in right  # the image once
 
 
 def test_tokens_that_were_not_kept_are_grey_and_padding_does_not_count(tmp_path):
