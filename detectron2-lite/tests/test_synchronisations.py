@@ -167,7 +167,14 @@ def test_suppression_of_a_batch_is_that_of_each_image(min_box_size):
     sizes = [SIZE, (150, 150), SIZE]
     with Waits() as waits:
         found = _suppress_in_batch(
-            candidates, scores, levels, finite, sizes, 0.5, 60, min_box_size, False
+            torch.cat([candidates, scores[..., None]], dim=2),
+            levels,
+            finite,
+            sizes,
+            0.5,
+            60,
+            min_box_size,
+            False,
         )
     assert waits.count == 2
     for i, instances in enumerate(found):
@@ -178,18 +185,15 @@ def test_suppression_of_a_batch_is_that_of_each_image(min_box_size):
 
 
 def test_a_batch_with_numbers_that_are_not_finite_is_refused_in_training():
-    scores = torch.tensor([[0.0, torch.nan]])
-    arguments = (random_boxes(2)[None], scores, torch.tensor([0, 1]), scores.isfinite(), [SIZE])
+    boxes, scores = random_boxes(2)[None], torch.tensor([[0.0, torch.nan]])
+    scored_boxes = torch.cat([boxes, scores[..., None]], dim=2)
+    arguments = (scored_boxes, torch.tensor([0, 1]), scores.isfinite(), [SIZE], 0.5, 10, 0.0)
     with pytest.raises(FloatingPointError, match=r"feature levels \[1\]"):
-        _suppress_in_batch(*arguments, 0.5, 10, 0.0, True)
-    assert (
-        len(
-            proposal_utils.suppress_proposals(arguments[0], [scores], [SIZE], 0.5, 10, 0.0, False)[
-                0
-            ]
-        )
-        == 1
+        _suppress_in_batch(*arguments, True)
+    (dropped,) = proposal_utils.suppress_proposals(
+        boxes, [scores], [SIZE], 0.5, 10, 0.0, training=False
     )
+    assert len(dropped) == 1
 
 
 def test_polygons_that_are_chosen_later_are_those_that_are_chosen_now():

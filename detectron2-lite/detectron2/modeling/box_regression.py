@@ -1,5 +1,5 @@
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from fvcore.nn import giou_loss, smooth_l1_loss
@@ -60,10 +60,11 @@ class Box2BoxTransform:
             ),
         )
         wx, wy, ww, wh = self.weights
-        src_center, src_size = _centers_and_sizes(src_boxes)
-        center, size = _centers_and_sizes(target_boxes)
-        shift = (center - src_center) * _pair(wx, wy, center) / src_size
-        return torch.cat((shift, torch.log(size / src_size) * _pair(ww, wh, size)), dim=1)
+        both = torch.stack((src_boxes, target_boxes))
+        (src_center, center), (src_size, size) = _centers_and_sizes(both)
+        shift = _weighted(torch.mul, center - src_center, wx, wy) / src_size
+        log_scale = _weighted(torch.mul, torch.log(size / src_size), ww, wh)
+        return torch.cat((shift, log_scale), dim=1)
 
     def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
         """Decode `deltas` relative to `boxes`.
@@ -81,8 +82,8 @@ class Box2BoxTransform:
         shift, log_scale = deltas.unflatten(1, (-1, 4)).split(2, dim=2)
         center, size = (v[:, None] for v in _centers_and_sizes(boxes.to(deltas.dtype)))
         wx, wy, ww, wh = self.weights
-        center = shift / _pair(wx, wy, shift) * size + center
-        scale = torch.exp((log_scale / _pair(ww, wh, shift)).clamp(max=self.scale_clamp))
+        center = _weighted(torch.div, shift, wx, wy) * size + center
+        scale = _weighted(torch.div, log_scale, ww, wh).clamp(max=self.scale_clamp).exp()
         half = 0.5 * (scale * size)
         return torch.cat((center - half, center + half), dim=2).flatten(1)  # (N, k, 4) -> (N, k*4)
 
@@ -166,12 +167,14 @@ def positive_rows(
 
 
 def _centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, 4) xyxy boxes -> centres and sizes, x and y of each: (N, 2)."""
-    low, high = boxes.split(2, dim=1)
+    """(..., 4) xyxy boxes -> centres and sizes, x and y of each: (..., 2)."""
+    low, high = boxes.split(2, dim=-1)
     size = high - low
     return low + 0.5 * size, size
 
 
-def _pair(x: float, y: float, like: Tensor) -> float | Tensor:
-    """The factors of x and y; equal ones, the rule, need no tensor that is sent to the device."""
-    return x if x == y else like.new_tensor((x, y))
+def _weighted(operation: Callable[..., Tensor], values: Tensor, x: float, y: float) -> Tensor:
+    """`values` (..., 2) times or over (x, y); equal weights need no tensor on the device."""
+    if x == y == 1:
+        return values
+    return operation(values, x if x == y else values.new_tensor((x, y)))

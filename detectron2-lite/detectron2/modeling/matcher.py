@@ -1,9 +1,11 @@
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from detectron2.layers import cat
+from detectron2.structures import Boxes
 from detectron2.utils.checks import assert_all
 from detectron2.utils.events import get_event_storage, has_event_storage
 
@@ -74,37 +76,40 @@ class Matcher:
             f"the match quality must be a (ground truths, predictions) matrix, "
             f"got shape {tuple(match_quality_matrix.shape)}"
         )
-        if match_quality_matrix.numel() == 0:
-            num_predictions = match_quality_matrix.size(1)
-            return (
-                match_quality_matrix.new_zeros(num_predictions, dtype=torch.int64),
-                match_quality_matrix.new_full((num_predictions,), self.labels[0], dtype=torch.int8),
-            )
-        lowest = match_quality_matrix.min()  # NaN where there is one, which is not >= 0 either
+        lowest = match_quality_matrix.min() if match_quality_matrix.numel() > 0 else torch.tensor(0)
         assert_all(
-            lowest >= 0,
+            lowest >= 0,  # which NaN is not either
             "match quality must be >= 0",
             lambda: f"{lowest.item()}; check the boxes for NaN",
         )
-        best_quality, matches = match_quality_matrix.max(dim=0)
-        match_labels = torch.full_like(matches, self.labels[0], dtype=torch.int8)
-        for threshold, label in zip(self.thresholds, self.labels[1:], strict=True):
-            match_labels.masked_fill_(best_quality >= threshold, label)
-        if self.allow_low_quality_matches:
-            self._label_best_of_each_ground_truth(match_labels, match_quality_matrix)
-        return matches, match_labels
+        matches, match_labels = self._match_images([match_quality_matrix])
+        return matches[0], match_labels[0]
 
-    def _label_best_of_each_ground_truth(self, match_labels: Tensor, quality: Tensor) -> None:
-        """Set (N,) `match_labels` to 1 where a prediction reaches the maximum of a row, in place.
+    def _match_images(
+        self, qualities: Sequence[Tensor]
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Matches and labels of each image; labels are made for all predictions at once."""
+        best, matches = zip(*map(_best_ground_truths, qualities), strict=True)
+        best = cat(best)
+        match_labels = torch.full_like(best, self.labels[0], dtype=torch.int8)
+        for threshold, label in zip(self.thresholds, self.labels[1:], strict=True):
+            match_labels.masked_fill_(best >= threshold, label)
+        if self.allow_low_quality_matches:
+            match_labels.masked_fill_(cat([self._are_best(quality) for quality in qualities]), 1)
+        return matches, match_labels.split([len(of_image) for of_image in matches])
+
+    def _are_best(self, quality: Tensor) -> Tensor:
+        """(N,) bool, True where a prediction reaches the maximum of a row of (M, N) `quality`.
 
         A ground truth without any overlap has the maximum 0, which all predictions without overlap
         reach: they become positive, as in upstream Detectron2, on which published results rest.
         """
+        if quality.numel() == 0:
+            return quality.new_zeros(quality.shape[1], dtype=torch.bool)
         best_per_ground_truth = quality.amax(dim=1)  # (M,)
-        is_best = (quality == best_per_ground_truth[:, None]).any(dim=0)  # (N,)
-        match_labels.masked_fill_(is_best, 1)
         if self._warnings_left > 0:
             self._warn_about_no_overlap(best_per_ground_truth, quality.size(1))
+        return (quality == best_per_ground_truth[:, None]).any(dim=0)
 
     def _warn_about_no_overlap(self, best_per_ground_truth: Tensor, num_predictions: int) -> None:
         """Warn now, or with the log where there is one: so training need not wait."""
@@ -134,28 +139,65 @@ class Matcher:
         )
 
 
+def match_images(
+    matcher: Callable, ious: Iterable[Tensor]
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """What `matcher` says of each image.
+
+    Args:
+        matcher: a `Matcher`, or something else to be called for image after image.
+        ious: per image (M_i, N_i), as from `pairwise_iou`: never negative.
+
+    Returns:
+        Per image the (N_i,) matches, and the (N_i,) labels.
+    """
+    if type(matcher).__call__ is Matcher.__call__:
+        return matcher._match_images(list(ious))
+    matches, match_labels = zip(*map(matcher, ious), strict=True)
+    return matches, match_labels
+
+
+def _best_ground_truths(quality: Tensor) -> tuple[Tensor, Tensor]:
+    """Best quality and its row for each column of (M, N); zeros where there is no row."""
+    if quality.numel() == 0:
+        best = quality.new_zeros(quality.shape[1])
+        return best, best.long()
+    best, rows = quality.max(dim=0)
+    return best, rows
+
+
 def matched_classes(
-    matches: Tensor, match_labels: Tensor, gt_classes: Tensor, bg_label: int
-) -> Tensor:
+    matches: Sequence[Tensor],
+    match_labels: Sequence[Tensor],
+    gt_classes: Sequence[Tensor],
+    bg_label: int,
+) -> Sequence[Tensor]:
     """The class that each prediction should have.
 
     Args:
-        matches: (N,) what a `Matcher` returned for M ground truths.
-        match_labels: (N,) likewise.
-        gt_classes: (M,) classes of the ground truths.
+        matches: per image (N_i,), what `match_images` returned for (M_i, N_i).
+        match_labels: per image (N_i,), likewise.
+        gt_classes: per image (M_i,) classes of the ground truths.
         bg_label: the class that means background.
 
     Returns:
-        (N,) int64: `bg_label` for label 0 and without any ground truth, -1 for label -1.
+        Per image (N_i,) int64: `bg_label` for label 0 and without any ground truth, -1 for label
+        -1.
     """
-    if len(gt_classes) == 0:
-        return torch.full_like(matches, bg_label)
-    classes = gt_classes[matches]
-    return classes.masked_fill_(match_labels == 0, bg_label).masked_fill_(match_labels == -1, -1)
+    classes = [
+        of_image[rows] if len(of_image) > 0 else torch.full_like(rows, bg_label)
+        for rows, of_image in zip(matches, gt_classes, strict=True)
+    ]
+    labels = cat(match_labels)
+    joined = cat(classes).masked_fill(labels == 0, bg_label).masked_fill_(labels == -1, -1)
+    return joined.split([len(of_image) for of_image in classes])
 
 
-def matched_boxes(matches: Tensor, gt_boxes: Tensor) -> Tensor:
-    """The (N, 4) box of each prediction's match among (M, 4); zeros without any ground truth."""
-    if len(gt_boxes) == 0:
-        return gt_boxes.new_zeros(len(matches), 4)
-    return gt_boxes[matches.to(gt_boxes.device)]
+def matched_boxes(matches: Sequence[Tensor], gt_boxes: Sequence[Boxes]) -> list[Tensor]:
+    """Per image the (N_i, 4) box of each prediction's match; zeros without any ground truth."""
+    return [
+        boxes.tensor[rows.to(boxes.device)]
+        if len(boxes) > 0
+        else boxes.tensor.new_zeros(len(rows), 4)
+        for rows, boxes in zip(matches, gt_boxes, strict=True)
+    ]

@@ -1,3 +1,4 @@
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -102,18 +103,21 @@ class ROIPooler(nn.Module):
         """Pool (R, 5) rois, each from the map that (R,) `levels` names; zeros where it is -1."""
         # Once the boxes are sorted by level, one transfer from the GPU tells all counts. Those
         # without a level come first.
-        order = torch.argsort(levels, stable=True)
-        of_level = levels == torch.arange(len(x), device=levels.device)[:, None]
-        counts = of_level.sum(dim=1).tolist()
-        order = order[len(order) - sum(counts) :]
+        sorted_levels, order = levels.sort(stable=True)
+        wanted = torch.arange(len(x), device=levels.device)
+        starts = torch.searchsorted(sorted_levels, wanted).tolist()
+        counts = [end - start for start, end in itertools.pairwise([*starts, len(rois)])]
         pooled = [
             pooler(features, level_rois)
             for pooler, features, level_rois in zip(
-                self.level_poolers, x, rois[order].split(counts), strict=True
+                self.level_poolers, x, rois[order][starts[0] :].split(counts), strict=True
             )
         ]
-        output = x[0].new_zeros((len(rois), x[0].shape[1], *self.output_size))
-        output[order] = torch.cat(pooled)
+        if starts[0] > 0:
+            pooled.insert(0, x[0].new_zeros((starts[0], x[0].shape[1], *self.output_size)))
+        joined = torch.cat(pooled)
+        output = torch.empty_like(joined)
+        output[order] = joined
         return output
 
 

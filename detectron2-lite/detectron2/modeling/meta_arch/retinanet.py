@@ -20,10 +20,16 @@ from detectron2.layers.batch_norm import Norm, SyncBatchNorm
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator, by_anchor
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.box_regression import Box2BoxTransform, box_regression_loss, positive_rows
-from detectron2.modeling.matcher import Matcher, matched_boxes, matched_classes
+from detectron2.modeling.matcher import (
+    Matcher,
+    match_images,
+    matched_boxes,
+    matched_classes,
+)
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.modeling.sampling import true_positions
-from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
+from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures.boxes import pairwise_iou_of_images
 from detectron2.utils.events import get_event_storage
 
 _NORMALIZER_MOMENTUM = 0.9
@@ -155,15 +161,12 @@ class RetinaNet(DenseDetector):
             (R, 4) the ground-truth box of each anchor (zeros where the image has none).
         """
         anchors = Boxes.cat(anchors)
-        labels, boxes = [], []
-        for instances_i in instances:
-            gt_boxes = instances_i.gt_boxes
-            matches, states = self.anchor_matcher(pairwise_iou(gt_boxes, anchors))
-            labels.append(
-                matched_classes(matches, states, instances_i.gt_classes, self.num_classes)
-            )
-            boxes.append(matched_boxes(matches, gt_boxes.tensor))
-        return labels, boxes
+        gt_boxes = [x.gt_boxes for x in instances]
+        ious = pairwise_iou_of_images(gt_boxes, [anchors] * len(gt_boxes))
+        matches, states = match_images(self.anchor_matcher, ious)
+        gt_classes = [x.gt_classes for x in instances]
+        labels = matched_classes(matches, states, gt_classes, self.num_classes)
+        return list(labels), matched_boxes(matches, gt_boxes)
 
     def losses(
         self,

@@ -99,12 +99,11 @@ def suppress_proposals(
         [torch.full((s.shape[1],), level, device=s.device) for level, s in enumerate(scores)]
     )
     scores = cat(scores, dim=1)  # (N, k)
-    # (N, k); no comparison holds for NaN.
-    finite = torch.cat([boxes, scores[..., None]], dim=2).abs().amax(dim=2) < math.inf
+    scored_boxes = torch.cat([boxes, scores[..., None]], dim=2)  # (N, k, 5)
+    finite = scored_boxes.abs().amax(dim=2) < math.inf  # (N, k); no comparison holds for NaN
     if boxes.is_cuda:
         return _suppress_in_batch(
-            boxes,
-            scores,
+            scored_boxes,
             level_of_column,
             finite,
             image_sizes,
@@ -129,8 +128,7 @@ def suppress_proposals(
 
 
 def _suppress_in_batch(
-    boxes: Tensor,
-    scores: Tensor,
+    scored_boxes: Tensor,
     levels: Tensor,
     finite: Tensor,
     image_sizes: list[tuple[int, int]],
@@ -141,21 +139,22 @@ def _suppress_in_batch(
 ) -> list[Instances]:
     """`_suppress_in_image` for all images at once, so that the host waits twice in all.
 
-    Boxes that are not `finite`, (N, k) bools, or too small get the score -inf: they come last, so
-    they suppress none of the others, and are dropped.
+    Of (N, k, 5) boxes and scores, those that are not `finite`, (N, k) bools, or too small get the
+    score -inf: they come last, so they suppress none of the others, and are dropped.
     """
-    corners = torch.tensor([[w, h, w, h] for h, w in image_sizes], dtype=torch.float32)
-    boxes = boxes.float().clamp(min=0).minimum(send(corners, boxes.device)[:, None])
-    large = (boxes[..., 2:] - boxes[..., :2] > min_box_size).all(dim=2)
-    valid = finite & large
-    scores = torch.where(valid, scores, -math.inf)
+    device, (num_images, num_boxes) = finite.device, finite.shape
+    lowest = torch.tensor([0, 0, 0, 0, -math.inf])
+    highest = torch.tensor([[w, h, w, h, math.inf] for h, w in image_sizes])[:, None]
+    clipped = scored_boxes.float().clamp(send(lowest, device), send(highest, device))
+    boxes = clipped[..., :4]
+    valid = finite & (boxes[..., 2:] - boxes[..., :2] > min_box_size).all(dim=2)
+    scores = torch.where(valid, clipped[..., 4], -math.inf)
     # Levels lie side by side and images below each other, far enough apart not to overlap.
-    num_images, num_boxes = scores.shape
     side = 1.0 + max(max(size) for size in image_sizes)
-    images = torch.arange(num_images, device=boxes.device)[:, None]
+    images = torch.arange(num_images, device=device)[:, None]
     x, y = torch.broadcast_tensors(levels * side, images * side)
     apart = (boxes + torch.stack([x, y, x, y], dim=2)).flatten(0, 1)
-    keep = nms(apart, scores.flatten().float(), nms_thresh)  # by falling score
+    keep = nms(apart, scores.flatten(), nms_thresh)  # by falling score
     image = torch.where(valid.flatten()[keep], keep // num_boxes, num_images)
     counts = torch.cat([(image == images).sum(dim=1), finite.all()[None]])
     *kept, all_finite = counts.tolist()
@@ -163,16 +162,10 @@ def _suppress_in_batch(
         _raise_diverged(levels[~finite.all(dim=0)])
     keep = keep[image.argsort(stable=True)][: sum(kept)]
     keep = [of_image[:post_nms_topk] for of_image in keep.split(kept)]
-    rows, kept = torch.cat(keep), [len(of_image) for of_image in keep]
-    results = zip(
-        boxes.flatten(0, 1)[rows].split(kept),
-        scores.flatten()[rows].split(kept),
-        image_sizes,
-        strict=True,
-    )
+    proposals = clipped.flatten(0, 1)[torch.cat(keep)].split([len(of_image) for of_image in keep])
     return [
-        Instances(size, proposal_boxes=Boxes(boxes_i), objectness_logits=scores_i)
-        for boxes_i, scores_i, size in results
+        Instances(size, proposal_boxes=Boxes(found[:, :4]), objectness_logits=found[:, 4])
+        for found, size in zip(proposals, image_sizes, strict=True)
     ]
 
 

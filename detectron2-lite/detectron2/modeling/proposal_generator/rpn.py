@@ -10,14 +10,13 @@ from detectron2.layers import Conv2d, cat
 from detectron2.modeling.anchor_generator import by_anchor
 from detectron2.modeling.box_regression import Box2BoxTransform, box_regression_loss
 from detectron2.modeling.loss_weights import LossWeights
-from detectron2.modeling.matcher import Matcher, matched_boxes
+from detectron2.modeling.matcher import Matcher, match_images, matched_boxes
 from detectron2.modeling.proposal_generator.proposal_utils import suppress_proposals
 from detectron2.modeling.sampling import subsample_labels_of_images
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.structures.boxes import pairwise_iou_of_images
 from detectron2.utils.checks import assert_all
 from detectron2.utils.events import get_event_storage
-from detectron2.utils.memory import retry_if_cuda_oom
 
 
 class StandardRPNHead(nn.Module):
@@ -200,20 +199,15 @@ class RPN(nn.Module):
             has none).
         """
         anchors = Boxes.cat(anchors)
-        labels, boxes = [], []
-        ious = pairwise_iou_of_images(
-            [x.gt_boxes for x in gt_instances], [anchors] * len(gt_instances)
-        )
-        for instances, iou in zip(gt_instances, ious, strict=True):
-            gt_boxes = instances.gt_boxes
-            matches, labels_i = retry_if_cuda_oom(self.anchor_matcher)(iou)
-            labels_i = labels_i.to(gt_boxes.device)
-            if self.anchor_boundary_thresh >= 0:
+        gt_boxes = [x.gt_boxes for x in gt_instances]
+        ious = pairwise_iou_of_images(gt_boxes, [anchors] * len(gt_boxes))
+        matches, labels = match_images(self.anchor_matcher, ious)
+        labels = [labels_i.to(anchors.device) for labels_i in labels]
+        if self.anchor_boundary_thresh >= 0:
+            for instances, labels_i in zip(gt_instances, labels, strict=True):
                 inside = anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
                 labels_i.masked_fill_(~inside, -1)
-            labels.append(labels_i)
-            boxes.append(matched_boxes(matches, gt_boxes.tensor))
-        return self._subsample(labels), boxes
+        return self._subsample(labels), matched_boxes(matches, gt_boxes)
 
     def _subsample(self, labels: list[Tensor]) -> list[Tensor]:
         rows, _ = subsample_labels_of_images(
@@ -256,8 +250,8 @@ class RPN(nn.Module):
             "at most batch_size_per_image anchors of an image may have a label >= 0",
             lambda: f"more than {count}",
         )
-        labels, rows = labels[:, :count], rows[:, :count]
         self._log_counts(labels)
+        labels, rows = labels[:, :count], rows[:, :count]
         positive = labels == 1
         logits = cat(pred_objectness_logits, dim=1).gather(1, rows)
         loss_cls = F.binary_cross_entropy_with_logits(

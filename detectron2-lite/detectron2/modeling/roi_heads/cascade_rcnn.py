@@ -5,7 +5,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from detectron2.modeling.matcher import Matcher, matched_boxes, matched_classes
+from detectron2.modeling.matcher import (
+    Matcher,
+    match_images,
+    matched_boxes,
+    matched_classes,
+)
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads.fast_rcnn import (
     FastRCNNOutputLayers,
@@ -153,18 +158,18 @@ class CascadeROIHeads(StandardROIHeads):
         self, proposals: list[Instances], stage: int, targets: list[Instances]
     ) -> None:
         """Give proposals of a later stage their `gt_classes` and `gt_boxes`, in place."""
-        foreground = []
-        ious = pairwise_iou_of_images(
-            [x.gt_boxes for x in targets], [x.proposal_boxes for x in proposals]
+        gt_boxes = [x.gt_boxes for x in targets]
+        ious = pairwise_iou_of_images(gt_boxes, [x.proposal_boxes for x in proposals])
+        matches, labels = match_images(self.proposal_matchers[stage], ious)
+        classes = matched_classes(
+            matches,
+            [labels_i.abs() for labels_i in labels],  # nothing is ignored: -1 counts as 1
+            [x.gt_classes for x in targets],
+            self.num_classes,
         )
-        for iou, proposals_i, targets_i in zip(ious, proposals, targets, strict=True):
-            matches, labels = self.proposal_matchers[stage](iou)
-            # Nothing is ignored here: label -1 counts as 1.
-            proposals_i.gt_classes = matched_classes(
-                matches, labels.abs(), targets_i.gt_classes, self.num_classes
-            )
-            proposals_i.gt_boxes = Boxes(matched_boxes(matches, targets_i.gt_boxes.tensor))
-            foreground.append((labels == 1).sum())
+        boxes = matched_boxes(matches, gt_boxes)
+        for proposals_i, classes_i, boxes_i in zip(proposals, classes, boxes, strict=True):
+            proposals_i.gt_classes, proposals_i.gt_boxes = classes_i, Boxes(boxes_i)
         total, num_images = sum(map(len, proposals)), len(proposals)
 
         def scalars(counts: list[float]) -> dict[str, float]:
@@ -175,4 +180,4 @@ class CascadeROIHeads(StandardROIHeads):
 
         storage = get_event_storage()
         with storage.name_scope(f"stage{stage}"):
-            storage.put_deferred(torch.stack(foreground), scalars)
+            storage.put_deferred(torch.cat(list(labels)) == 1, scalars)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from detectron2.modeling.matcher import Matcher, matched_classes
+from detectron2.modeling.matcher import Matcher, match_images, matched_classes
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers, Predictions
@@ -94,30 +94,26 @@ class ROIHeads(nn.Module):
         """
         if self.proposal_append_gt:
             proposals = add_ground_truth_to_proposals(targets, proposals)
-        labelled = []
         ious = pairwise_iou_of_images(
             [x.gt_boxes for x in targets], [x.proposal_boxes for x in proposals]
         )
-        for iou, proposals_i, targets_i in zip(ious, proposals, targets, strict=True):
-            matches, labels = self.proposal_matcher(iou)
-            classes = matched_classes(matches, labels, targets_i.gt_classes, self.num_classes)
-            labelled.append((proposals_i, targets_i, matches, classes))
+        matches, labels = match_images(self.proposal_matcher, ious)
+        gt_classes = [x.gt_classes for x in targets]
+        classes = matched_classes(matches, labels, gt_classes, self.num_classes)
         rows, counts = subsample_labels_of_images(
-            [classes for *_, classes in labelled],
-            self.batch_size_per_image,
-            self.positive_fraction,
-            self.num_classes,
+            classes, self.batch_size_per_image, self.positive_fraction, self.num_classes
         )
         num_foreground, num_background = sum(counts[::2]), sum(counts[1::2])
         sampled, start = [], 0
         per_image = [sum(of_image) for of_image in zip(counts[::2], counts[1::2], strict=True)]
-        for i, (of_image, rows_i) in enumerate(zip(labelled, rows.split(per_image), strict=True)):
+        labelled = zip(proposals, targets, matches, classes, rows.split(per_image), strict=True)
+        for i, (*of_image, rows_i) in enumerate(labelled):
             sampled.append(_with_targets(*of_image, rows_i - start if start else rows_i))
-            start += len(of_image[0])
+            start += len(proposals[i])
             # The host knows here how many come first: the mask branch need not ask the device.
-            classes = sampled[-1].gt_classes
-            if not classes.is_inference():  # such tensors have no version
-                classes._sampled_foreground = counts[2 * i], classes._version
+            chosen = sampled[-1].gt_classes
+            if not chosen.is_inference():  # such tensors have no version
+                chosen._sampled_foreground = counts[2 * i], chosen._version
         storage = get_event_storage()
         storage.put_scalar("roi_head/num_fg_samples", num_foreground / len(sampled))
         storage.put_scalar("roi_head/num_bg_samples", num_background / len(sampled))
