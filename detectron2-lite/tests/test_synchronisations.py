@@ -12,7 +12,6 @@ from detectron2.modeling import box_regression, matcher, sampling
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import proposal_utils
-from detectron2.modeling.proposal_generator import rpn as rpn_module
 from detectron2.modeling.proposal_generator.proposal_utils import (
     _suppress_in_batch,
     _suppress_in_image,
@@ -59,7 +58,7 @@ class Waits(TorchDispatchMode):
 
 @pytest.fixture(autouse=True)
 def _checks_as_on_a_gpu(monkeypatch):
-    for module in (matcher, boxes, box_regression, rpn_module):
+    for module in (matcher, boxes, box_regression):
         monkeypatch.setattr(module, "assert_all", lambda *args: None)
     monkeypatch.setattr(sampling, "_is_on_cpu", lambda mask: False)
 
@@ -151,7 +150,8 @@ def test_samples_of_all_images_are_the_draws_of_image_after_image():
     torch.manual_seed(3)
     expected = [subsample_labels(of_image, 16, 0.5, 3) for of_image in labels]
     torch.manual_seed(3)
-    rows, counts = subsample_labels_of_images(labels, 16, 0.5, 3)
+    lengths = [len(of_image) for of_image in labels]
+    rows, counts = subsample_labels_of_images(torch.cat(labels), lengths, 16, 0.5, 3)
     starts = torch.tensor([0, 50, 57, 57]).repeat_interleave(2).tolist()
     drawn = [of_draw - start for of_draw, start in zip(rows.split(counts), starts, strict=True)]
     torch.testing.assert_close(drawn, [of_draw for pair in expected for of_draw in pair])

@@ -84,7 +84,7 @@ class Box2BoxTransform:
         wx, wy, ww, wh = self.weights
         center = _weighted(torch.div, shift, wx, wy) * size + center
         scale = _weighted(torch.div, log_scale, ww, wh).clamp(max=self.scale_clamp).exp()
-        half = 0.5 * (scale * size)
+        half = scale * (0.5 * size)
         return torch.cat((center - half, center + half), dim=2).flatten(1)  # (N, k, 4) -> (N, k*4)
 
 
@@ -95,7 +95,7 @@ def box_regression_loss(
     box2box_transform: Box2BoxTransform,
     loss_type: str,
     smooth_l1_beta: float,
-    positive: Tensor | None = None,
+    left_out: Tensor | None = None,
 ) -> Tensor:
     """Sum of the box regression losses of the foreground rows.
 
@@ -107,8 +107,8 @@ def box_regression_loss(
         loss_type: "smooth_l1" compares deltas; "giou", "diou" and "ciou" compare decoded boxes.
         smooth_l1_beta: where the smooth L1 loss turns from quadratic to linear; below 1e-5 it is
             the L1 loss. Not used by the other types.
-        positive: (N,) bool, the rows that count, whose number the host then need not wait for;
-            None where the caller has selected them.
+        left_out: (N,) bool, the rows that do not count: so the host need not wait for the number of
+            others. None where the caller has selected these.
 
     Returns:
         Scalar; 0 with a gradient path when N is 0.
@@ -119,9 +119,8 @@ def box_regression_loss(
     Reference: GIoU: Rezatofighi et al. 2019, arXiv 1902.09630; DIoU and CIoU: Zheng et al. 2020,
     arXiv 1911.08287.
     """
-    others = None if positive is None else ~positive[:, None]  # (N, 1)
-    if others is not None:
-        pred_deltas = pred_deltas.masked_fill(others, 0.0)
+    if left_out is not None:
+        pred_deltas = pred_deltas.masked_fill(left_out[:, None], 0.0)
     if loss_type == "smooth_l1":
         target_deltas = box2box_transform.get_deltas(anchors, gt_boxes)
         losses = smooth_l1_loss(pred_deltas, target_deltas, smooth_l1_beta)  # (N, 4)
@@ -132,10 +131,10 @@ def box_regression_loss(
         raise ValueError(
             f"box_reg_loss_type must be one of {['smooth_l1', *_OVERLAP_LOSSES]}, got {loss_type!r}"
         )
-    if others is not None:
-        # Filled before and after: numbers of other rows that are not finite reach neither the loss
+    if left_out is not None:
+        # Filled before and after: numbers of these rows that are not finite reach neither the loss
         # nor, as 0 * NaN, a gradient.
-        losses = losses.masked_fill(others, 0.0)
+        losses = losses.masked_fill(left_out[:, None], 0.0)
     return losses.sum()
 
 

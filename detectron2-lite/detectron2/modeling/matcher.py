@@ -83,12 +83,10 @@ class Matcher:
             lambda: f"{lowest.item()}; check the boxes for NaN",
         )
         matches, match_labels = self._match_images([match_quality_matrix])
-        return matches[0], match_labels[0]
+        return matches[0], match_labels
 
-    def _match_images(
-        self, qualities: Sequence[Tensor]
-    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """Matches and labels of each image; labels are made for all predictions at once."""
+    def _match_images(self, qualities: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
+        """What `match_images` returns."""
         best, matches = zip(*map(_best_ground_truths, qualities), strict=True)
         best = cat(best)
         match_labels = torch.full_like(best, self.labels[0], dtype=torch.int8)
@@ -96,7 +94,7 @@ class Matcher:
             match_labels.masked_fill_(best >= threshold, label)
         if self.allow_low_quality_matches:
             match_labels.masked_fill_(cat([self._are_best(quality) for quality in qualities]), 1)
-        return matches, match_labels.split([len(of_image) for of_image in matches])
+        return matches, match_labels
 
     def _are_best(self, quality: Tensor) -> Tensor:
         """(N,) bool, True where a prediction reaches the maximum of a row of (M, N) `quality`.
@@ -139,9 +137,7 @@ class Matcher:
         )
 
 
-def match_images(
-    matcher: Callable, ious: Iterable[Tensor]
-) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+def match_images(matcher: Callable, ious: Iterable[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
     """What `matcher` says of each image.
 
     Args:
@@ -149,12 +145,12 @@ def match_images(
         ious: per image (M_i, N_i), as from `pairwise_iou`: never negative.
 
     Returns:
-        Per image the (N_i,) matches, and the (N_i,) labels.
+        Per image the (N_i,) matches; and the labels of all images, one after the other.
     """
     if type(matcher).__call__ is Matcher.__call__:
         return matcher._match_images(list(ious))
     matches, match_labels = zip(*map(matcher, ious), strict=True)
-    return matches, match_labels
+    return matches, cat(match_labels)
 
 
 def _best_ground_truths(quality: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,29 +164,28 @@ def _best_ground_truths(quality: Tensor) -> tuple[Tensor, Tensor]:
 
 def matched_classes(
     matches: Sequence[Tensor],
-    match_labels: Sequence[Tensor],
+    match_labels: Tensor,
     gt_classes: Sequence[Tensor],
     bg_label: int,
-) -> Sequence[Tensor]:
+) -> Tensor:
     """The class that each prediction should have.
 
     Args:
         matches: per image (N_i,), what `match_images` returned for (M_i, N_i).
-        match_labels: per image (N_i,), likewise.
+        match_labels: labels of all images, likewise.
         gt_classes: per image (M_i,) classes of the ground truths.
         bg_label: the class that means background.
 
     Returns:
-        Per image (N_i,) int64: `bg_label` for label 0 and without any ground truth, -1 for label
-        -1.
+        Of all images, one after the other, int64: `bg_label` for label 0 and without any ground
+        truth, -1 for label -1.
     """
     classes = [
         of_image[rows] if len(of_image) > 0 else torch.full_like(rows, bg_label)
         for rows, of_image in zip(matches, gt_classes, strict=True)
     ]
-    labels = cat(match_labels)
-    joined = cat(classes).masked_fill(labels == 0, bg_label).masked_fill_(labels == -1, -1)
-    return joined.split([len(of_image) for of_image in classes])
+    classes = cat(classes).masked_fill(match_labels == 0, bg_label)
+    return classes.masked_fill_(match_labels == -1, -1)
 
 
 def matched_boxes(matches: Sequence[Tensor], gt_boxes: Sequence[Boxes]) -> list[Tensor]:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import RoIPool
 
 from detectron2.layers import ROIAlign, cat
 from detectron2.structures import Boxes
+from detectron2.structures.boxes import send
 
 
 class ROIPooler(nn.Module):
@@ -90,8 +90,8 @@ class ROIPooler(nn.Module):
         rois = convert_boxes_to_pooler_format(box_lists)
         if len(x) == 1:
             return self.level_poolers[0](x[0], rois)
-        levels = assign_boxes_to_levels(
-            [Boxes(rois[:, 1:])],
+        levels = _levels(
+            rois[:, 1:],
             self.min_level,
             self.max_level,
             self.canonical_box_size,
@@ -100,21 +100,24 @@ class ROIPooler(nn.Module):
         return self._pool_by_level(x, rois, levels)
 
     def _pool_by_level(self, x: list[Tensor], rois: Tensor, levels: Tensor) -> Tensor:
-        """Pool (R, 5) rois, each from the map that (R,) `levels` names; zeros where it is -1."""
+        """Pool (R, 5) rois, each from the map of its `_levels`, (R,); zeros where it has none."""
         # Once the boxes are sorted by level, one transfer from the GPU tells all counts. Those
-        # without a level come first.
-        sorted_levels, order = levels.sort(stable=True)
-        wanted = torch.arange(len(x), device=levels.device)
-        starts = torch.searchsorted(sorted_levels, wanted).tolist()
-        counts = [end - start for start, end in itertools.pairwise([*starts, len(rois)])]
+        # without a level come last.
+        levels, order = levels.sort(stable=True)
+        wanted = torch.arange(
+            self.min_level, self.max_level + 2, dtype=levels.dtype, device=levels.device
+        )
+        starts = torch.searchsorted(levels, wanted).tolist()
+        counts = [end - start for start, end in itertools.pairwise(starts)]
         pooled = [
             pooler(features, level_rois)
             for pooler, features, level_rois in zip(
-                self.level_poolers, x, rois[order][starts[0] :].split(counts), strict=True
+                self.level_poolers, x, rois[order][: starts[-1]].split(counts), strict=True
             )
         ]
-        if starts[0] > 0:
-            pooled.insert(0, x[0].new_zeros((starts[0], x[0].shape[1], *self.output_size)))
+        if starts[-1] < len(rois):
+            rest = len(rois) - starts[-1]
+            pooled.append(x[0].new_zeros((rest, x[0].shape[1], *self.output_size)))
         joined = torch.cat(pooled)
         output = torch.empty_like(joined)
         output[order] = joined
@@ -144,15 +147,25 @@ def assign_boxes_to_levels(
     Reference: Lin et al. 2017, arXiv 1612.03144, equation 1.
     """
     boxes = cat([boxes.tensor for boxes in box_lists])
+    levels = _levels(boxes, min_level, max_level, canonical_box_size, canonical_level)
+    return torch.where(levels > max_level, -1, levels - min_level).to(torch.int64)
+
+
+def _levels(
+    boxes: Tensor, min_level: int, max_level: int, canonical_box_size: float, canonical_level: int
+) -> Tensor:
+    """(R,) log2 of the stride for each of (R, 4) boxes; `max_level` + 1 for those without level."""
     sizes = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
-    level = torch.floor(canonical_level + torch.log2(sizes / canonical_box_size + 1e-8))
-    level = torch.clamp(level, min=min_level, max=max_level) - min_level
-    return level.nan_to_num(nan=-1).to(torch.int64)
+    levels = torch.floor(canonical_level + torch.log2(sizes / canonical_box_size + 1e-8))
+    return levels.clamp(min=min_level, max=max_level).nan_to_num(nan=max_level + 1)
 
 
 def convert_boxes_to_pooler_format(box_lists: list[Boxes]) -> Tensor:
     """(R, 5) rows: index of the image, then the box."""
-    return torch.cat([F.pad(boxes.tensor, (1, 0), value=i) for i, boxes in enumerate(box_lists)])
+    boxes = cat([boxes.tensor for boxes in box_lists])
+    counts = torch.tensor([len(boxes) for boxes in box_lists])
+    image = torch.arange(len(box_lists), dtype=boxes.dtype).repeat_interleave(counts)
+    return torch.cat([send(image, boxes.device)[:, None], boxes], dim=1)
 
 
 def _as_hw(output_size: int | Sequence[int]) -> tuple[int, int]:

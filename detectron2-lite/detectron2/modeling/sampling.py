@@ -2,7 +2,6 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -26,40 +25,55 @@ def subsample_labels(
 
     Reference: Girshick 2015, arXiv 1504.08083, section 2.3.
     """
-    rows, counts = subsample_labels_of_images([labels], num_samples, positive_fraction, bg_label)
+    rows, counts = subsample_labels_of_images(
+        labels, [len(labels)], num_samples, positive_fraction, bg_label
+    )
     return rows.split(counts)
 
 
 def subsample_labels_of_images(
-    labels: Sequence[Tensor], num_samples: int, positive_fraction: float, bg_label: int
+    labels: Tensor,
+    lengths: Sequence[int],
+    num_samples: int,
+    positive_fraction: float,
+    bg_label: int,
 ) -> tuple[Tensor, list[int]]:
     """`subsample_labels` for image after image, with the same draws.
 
     The device is asked once for all images, instead of twice for each.
 
+    Args:
+        labels: those of all images, one after the other.
+        lengths: how many each image has.
+        num_samples: as the other arguments, see `subsample_labels`.
+        positive_fraction: see there.
+        bg_label: see there.
+
     Returns:
-        Indices into the joined `labels`: positives of the first image, its negatives, positives of
-        the second, ...; and the numbers of these.
+        Indices into `labels`: positives of the first image, its negatives, positives of the
+        second, ...; and the numbers of these.
     """
-    joined, num_images = torch.cat(list(labels)), len(labels)
-    negative = joined == bg_label
-    # All positives, then all negatives, as one row of bools. `found` tells how many hold before
+    if len(labels) == 0:
+        return labels.new_zeros(0, dtype=torch.int64), [0, 0] * len(lengths)
+    negative = labels == bg_label
+    positive = labels > 0 if bg_label == 0 else (labels != -1) ^ negative
+    # All positives, then all negatives, as one row of bools. `found` tells how many hold up to
     # each place; so the n-th that holds is found without listing all others.
-    masks = torch.cat([(joined != -1) ^ negative, negative])
-    found = F.pad(masks, (1, 0)).cumsum(dim=0)
-    ends = list(itertools.accumulate(map(len, [*labels, *labels]), initial=0))
-    before = torch.stack([found[end] for end in ends]).tolist()  # the host waits here
+    found = torch.cat([positive, negative]).cumsum(dim=0)
+    ends = list(itertools.accumulate([*lengths, *lengths], initial=0))
+    before = torch.stack([found[max(end - 1, 0)] for end in ends]).tolist()  # the host waits here
+    before = [number if end > 0 else 0 for number, end in zip(before, ends, strict=True)]
     drawn = []
-    for i in range(num_images):
-        first_positive, first_negative = before[i], before[num_images + i]
+    for i in range(len(lengths)):
+        first_positive, first_negative = before[i], before[len(lengths) + i]
         positives = before[i + 1] - first_positive
-        negatives = before[num_images + i + 1] - first_negative
+        negatives = before[len(lengths) + i + 1] - first_negative
         num_positive = min(positives, int(num_samples * positive_fraction))
         num_negative = min(negatives, num_samples - num_positive)
-        drawn.append(_draw(positives, num_positive, joined.device) + (first_positive + 1))
-        drawn.append(_draw(negatives, num_negative, joined.device) + (first_negative + 1))
-    places = torch.searchsorted(found[1:], torch.cat(drawn))
-    return places % max(len(joined), 1), [len(of_draw) for of_draw in drawn]
+        drawn.append(_draw(positives, num_positive, first_positive, labels.device))
+        drawn.append(_draw(negatives, num_negative, first_negative, labels.device))
+    places = torch.searchsorted(found, torch.cat(drawn), right=True)
+    return places % len(labels), [len(of_draw) for of_draw in drawn]
 
 
 def true_rows(masks: Sequence[Tensor]) -> list[Tensor]:
@@ -93,5 +107,6 @@ def true_positions(*masks: Tensor) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def _draw(population: int, count: int, device: torch.device) -> Tensor:
-    return torch.randperm(population, device=device)[:count]
+def _draw(population: int, count: int, first: int, device: torch.device) -> Tensor:
+    drawn = torch.randperm(population, device=device)[:count]
+    return drawn + first if first > 0 else drawn

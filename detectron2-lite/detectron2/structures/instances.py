@@ -139,7 +139,7 @@ class Instances:
         return Instances(
             sizes[0],
             **{
-                name: _cat_values(name, [i.get(name) for i in instance_lists])
+                name: cat_values(name, [i.get(name) for i in instance_lists])
                 for name in instance_lists[0].get_fields()
             },
         )
@@ -160,7 +160,7 @@ def _moved(value: Any, *args: Any, **kwargs: Any) -> Any:
     )
 
 
-def _cat_values(name: str, values: list[Any]) -> Any:
+def cat_values(name: str, values: list[Any]) -> Any:
     """Join the values that the field `name` has in several instances."""
     kind = type(values[0])
     if isinstance(values[0], Tensor):

@@ -166,7 +166,7 @@ class RetinaNet(DenseDetector):
         matches, states = match_images(self.anchor_matcher, ious)
         gt_classes = [x.gt_classes for x in instances]
         labels = matched_classes(matches, states, gt_classes, self.num_classes)
-        return list(labels), matched_boxes(matches, gt_boxes)
+        return list(labels.view(len(gt_boxes), -1)), matched_boxes(matches, gt_boxes)
 
     def losses(
         self,

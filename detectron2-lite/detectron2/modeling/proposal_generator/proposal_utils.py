@@ -1,5 +1,6 @@
 """Choosing proposals among scored boxes, and adding the ground truth to them."""
 
+import itertools
 import math
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from detectron2.layers import batched_nms, cat, nms
 from detectron2.structures import Boxes, Instances
 from detectron2.structures.boxes import send
+from detectron2.structures.instances import cat_values
 from detectron2.utils.events import get_event_storage, has_event_storage
 
 # The logit of probability 1 - 1e-10: a ground-truth box ranks above every predicted one.
@@ -142,7 +144,7 @@ def _suppress_in_batch(
     Of (N, k, 5) boxes and scores, those that are not `finite`, (N, k) bools, or too small get the
     score -inf: they come last, so they suppress none of the others, and are dropped.
     """
-    device, (num_images, num_boxes) = finite.device, finite.shape
+    device, num_images = finite.device, len(finite)
     lowest = torch.tensor([0, 0, 0, 0, -math.inf])
     highest = torch.tensor([[w, h, w, h, math.inf] for h, w in image_sizes])[:, None]
     clipped = scored_boxes.float().clamp(send(lowest, device), send(highest, device))
@@ -150,18 +152,22 @@ def _suppress_in_batch(
     valid = finite & (boxes[..., 2:] - boxes[..., :2] > min_box_size).all(dim=2)
     scores = torch.where(valid, clipped[..., 4], -math.inf)
     # Levels lie side by side and images below each other, far enough apart not to overlap.
-    side = 1.0 + max(max(size) for size in image_sizes)
-    images = torch.arange(num_images, device=device)[:, None]
-    x, y = torch.broadcast_tensors(levels * side, images * side)
+    side = 1 + max(max(size) for size in image_sizes)
+    images = torch.arange(num_images + 1, device=device)
+    y = torch.arange(0, num_images * side, side, device=device)[:, None]
+    x, y = torch.broadcast_tensors(levels * side, y)
     apart = (boxes + torch.stack([x, y, x, y], dim=2)).flatten(0, 1)
     keep = nms(apart, scores.flatten(), nms_thresh)  # by falling score
-    image = torch.where(valid.flatten()[keep], keep // num_boxes, num_images)
-    counts = torch.cat([(image == images).sum(dim=1), finite.all()[None]])
-    *kept, all_finite = counts.tolist()
+    # Image by image, and last what is not valid.
+    image = torch.where(valid, images[:-1, None], num_images).flatten()
+    image, order = image[keep].sort(stable=True)
+    *starts, all_finite = torch.cat(
+        [torch.searchsorted(image, images), finite.all()[None]]
+    ).tolist()
     if training and not all_finite:
         _raise_diverged(levels[~finite.all(dim=0)])
-    keep = keep[image.argsort(stable=True)][: sum(kept)]
-    keep = [of_image[:post_nms_topk] for of_image in keep.split(kept)]
+    keep = keep[order]
+    keep = [keep[start:end][:post_nms_topk] for start, end in itertools.pairwise(starts)]
     proposals = clipped.flatten(0, 1)[torch.cat(keep)].split([len(of_image) for of_image in keep])
     return [
         Instances(size, proposal_boxes=Boxes(found[:, :4]), objectness_logits=found[:, 4])
@@ -216,16 +222,29 @@ def add_ground_truth_to_proposals(
     assert len(gt) == len(proposals), (
         f"need ground truth for every image, got {len(gt)} for {len(proposals)} images"
     )
-    return [
-        add_ground_truth_to_proposals_single_image(gt_i, proposals_i)
-        for gt_i, proposals_i in zip(gt, proposals, strict=True)
-    ]
+    if not proposals:
+        return []
+    # Field by field for all images at once: proposals and ground truth of the first image, ...
+    truths = [_as_proposals(*of_image) for of_image in zip(gt, proposals, strict=True)]
+    parts = [x for of_image in zip(proposals, truths, strict=True) for x in of_image]
+    ends = [0, *itertools.accumulate(map(len, parts))][::2]
+    added = [Instances(x.image_size) for x in proposals]
+    for name in proposals[0].get_fields():
+        joined = cat_values(name, [x.get(name) for x in parts])
+        for i, (start, end) in enumerate(itertools.pairwise(ends)):
+            added[i].set(name, joined[start:end])
+    return added
 
 
 def add_ground_truth_to_proposals_single_image(
     gt: Instances | Boxes, proposals: Instances
 ) -> Instances:
     """What `add_ground_truth_to_proposals` does, for one image."""
+    return add_ground_truth_to_proposals([gt], [proposals])[0]
+
+
+def _as_proposals(gt: Instances | Boxes, proposals: Instances) -> Instances:
+    """The ground truth of an image with the fields of its proposals."""
     fields = {} if isinstance(gt, Boxes) else gt.get_fields()
     boxes = gt if isinstance(gt, Boxes) else gt.gt_boxes
     logits = torch.full((len(boxes),), _GROUND_TRUTH_LOGIT, device=boxes.device)
@@ -235,5 +254,4 @@ def add_ground_truth_to_proposals_single_image(
     assert not missing, (
         f"cannot append ground truth to proposals: it lacks the fields {missing} of the proposals"
     )
-    as_proposals = Instances(proposals.image_size, **{name: fields[name] for name in wanted})
-    return Instances.cat([proposals, as_proposals])
+    return Instances(proposals.image_size, **{name: fields[name] for name in wanted})

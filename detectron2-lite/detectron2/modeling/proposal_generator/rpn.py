@@ -15,7 +15,6 @@ from detectron2.modeling.proposal_generator.proposal_utils import suppress_propo
 from detectron2.modeling.sampling import subsample_labels_of_images
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.structures.boxes import pairwise_iou_of_images
-from detectron2.utils.checks import assert_all
 from detectron2.utils.events import get_event_storage
 
 
@@ -202,20 +201,17 @@ class RPN(nn.Module):
         gt_boxes = [x.gt_boxes for x in gt_instances]
         ious = pairwise_iou_of_images(gt_boxes, [anchors] * len(gt_boxes))
         matches, labels = match_images(self.anchor_matcher, ious)
-        labels = [labels_i.to(anchors.device) for labels_i in labels]
+        labels = labels.to(anchors.device)
+        lengths = [len(anchors)] * len(gt_boxes)
         if self.anchor_boundary_thresh >= 0:
-            for instances, labels_i in zip(gt_instances, labels, strict=True):
+            for instances, labels_i in zip(gt_instances, labels.split(lengths), strict=True):
                 inside = anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
                 labels_i.masked_fill_(~inside, -1)
-        return self._subsample(labels), matched_boxes(matches, gt_boxes)
-
-    def _subsample(self, labels: list[Tensor]) -> list[Tensor]:
         rows, _ = subsample_labels_of_images(
-            labels, self.batch_size_per_image, self.positive_fraction, 0
+            labels, lengths, self.batch_size_per_image, self.positive_fraction, 0
         )
-        joined = torch.cat(labels)
-        sampled = torch.full_like(joined, -1).index_copy_(0, rows, joined[rows])
-        return list(sampled.split([len(labels_i) for labels_i in labels]))
+        sampled = torch.full_like(labels, -1).index_copy_(0, rows, labels[rows])
+        return list(sampled.split(lengths)), matched_boxes(matches, gt_boxes)
 
     def losses(
         self,
@@ -238,24 +234,18 @@ class RPN(nn.Module):
             `loss_rpn_cls` and `loss_rpn_loc`, weighted scalars.
 
         Raises:
-            AssertionError: more anchors of an image are labelled than `batch_size_per_image`.
+            ValueError: more anchors are labelled; raised when the scalars are read.
         """
         labels = torch.stack(gt_labels)  # (N, R)
         num_images, count = len(labels), self.batch_size_per_image
         # The sampled anchors, filled up by others without a weight: so the host need not wait for
         # their number.
         labels, rows = labels.topk(min(count + 1, labels.shape[1]), dim=1)
-        assert_all(
-            labels[:, count:] == -1,
-            "at most batch_size_per_image anchors of an image may have a label >= 0",
-            lambda: f"more than {count}",
-        )
         self._log_counts(labels)
         labels, rows = labels[:, :count], rows[:, :count]
-        positive = labels == 1
         logits = cat(pred_objectness_logits, dim=1).gather(1, rows)
         loss_cls = F.binary_cross_entropy_with_logits(
-            logits, positive.float(), weight=(labels >= 0).float(), reduction="sum"
+            logits, labels.float(), weight=labels >= 0, reduction="sum"
         )
         index = rows[..., None].expand(-1, -1, 4)
         loss_loc = box_regression_loss(
@@ -265,19 +255,26 @@ class RPN(nn.Module):
             self.box2box_transform,
             self.box_reg_loss_type,
             self.smooth_l1_beta,
-            positive.flatten(),
+            (labels != 1).flatten(),
         )
         normalizer = count * num_images
         return self.loss_weights.apply(
             {"loss_rpn_cls": loss_cls / normalizer, "loss_rpn_loc": loss_loc / normalizer}
         )
 
-    @staticmethod
-    def _log_counts(labels: Tensor) -> None:
-        def scalars(labels_: list[float]) -> dict[str, float]:
+    def _log_counts(self, labels: Tensor) -> None:
+        num_images, count = len(labels), self.batch_size_per_image
+
+        def scalars(labels: list[float]) -> dict[str, float]:
+            num_positive, num_negative = labels.count(1), labels.count(0)
+            if num_positive + num_negative > count * num_images:
+                raise ValueError(
+                    f"{num_positive + num_negative} anchors of {num_images} images have a label "
+                    f">= 0; with batch_size_per_image={count}, {count} of an image may"
+                )
             return {
-                "rpn/num_pos_anchors": labels_.count(1) / len(labels),
-                "rpn/num_neg_anchors": labels_.count(0) / len(labels),
+                "rpn/num_pos_anchors": num_positive / num_images,
+                "rpn/num_neg_anchors": num_negative / num_images,
             }
 
         get_event_storage().put_deferred(labels.flatten(), scalars)

@@ -163,11 +163,12 @@ class CascadeROIHeads(StandardROIHeads):
         matches, labels = match_images(self.proposal_matchers[stage], ious)
         classes = matched_classes(
             matches,
-            [labels_i.abs() for labels_i in labels],  # nothing is ignored: -1 counts as 1
+            labels.abs(),  # nothing is ignored: -1 counts as 1
             [x.gt_classes for x in targets],
             self.num_classes,
         )
         boxes = matched_boxes(matches, gt_boxes)
+        classes = classes.split([len(x) for x in proposals])
         for proposals_i, classes_i, boxes_i in zip(proposals, classes, boxes, strict=True):
             proposals_i.gt_classes, proposals_i.gt_boxes = classes_i, Boxes(boxes_i)
         total, num_images = sum(map(len, proposals)), len(proposals)
@@ -180,4 +181,4 @@ class CascadeROIHeads(StandardROIHeads):
 
         storage = get_event_storage()
         with storage.name_scope(f"stage{stage}"):
-            storage.put_deferred(torch.cat(list(labels)) == 1, scalars)
+            storage.put_deferred(labels == 1, scalars)

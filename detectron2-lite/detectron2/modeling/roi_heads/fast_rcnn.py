@@ -299,7 +299,7 @@ class FastRCNNOutputLayers(nn.Module):
     ) -> Tensor:
         if deltas.shape[1] > 4:
             rows = torch.arange(len(deltas), device=deltas.device)
-            deltas = _of_class(deltas, rows, gt_classes.clamp(0, self.num_classes - 1))
+            deltas = _of_class(deltas, rows, gt_classes.clamp(max=self.num_classes - 1))
         loss = box_regression_loss(
             boxes,
             deltas,
@@ -307,7 +307,7 @@ class FastRCNNOutputLayers(nn.Module):
             self.box2box_transform,
             self.box_reg_loss_type,
             self.smooth_l1_beta,
-            positive=(gt_classes >= 0) & (gt_classes < self.num_classes),
+            left_out=gt_classes == self.num_classes,
         )
         # Over all sampled rows, not only the foreground: so an image with few objects does not
         # weigh each of them more.

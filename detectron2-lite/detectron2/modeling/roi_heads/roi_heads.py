@@ -100,23 +100,31 @@ class ROIHeads(nn.Module):
         matches, labels = match_images(self.proposal_matcher, ious)
         gt_classes = [x.gt_classes for x in targets]
         classes = matched_classes(matches, labels, gt_classes, self.num_classes)
+        lengths = [len(x) for x in proposals]
         rows, counts = subsample_labels_of_images(
-            classes, self.batch_size_per_image, self.positive_fraction, self.num_classes
+            classes, lengths, self.batch_size_per_image, self.positive_fraction, self.num_classes
         )
-        num_foreground, num_background = sum(counts[::2]), sum(counts[1::2])
+        foreground, background = counts[::2], counts[1::2]
+        per_image = [sum(of_image) for of_image in zip(foreground, background, strict=True)]
+        labelled = zip(
+            proposals,
+            targets,
+            matches,
+            rows.split(per_image),
+            classes[rows].split(per_image),
+            strict=True,
+        )
         sampled, start = [], 0
-        per_image = [sum(of_image) for of_image in zip(counts[::2], counts[1::2], strict=True)]
-        labelled = zip(proposals, targets, matches, classes, rows.split(per_image), strict=True)
-        for i, (*of_image, rows_i) in enumerate(labelled):
-            sampled.append(_with_targets(*of_image, rows_i - start if start else rows_i))
-            start += len(proposals[i])
+        for i, (*of_image, rows_i, classes_i) in enumerate(labelled):
+            rows_i = rows_i - start if start > 0 else rows_i
+            sampled.append(_with_targets(*of_image, rows_i, classes_i))
+            start += lengths[i]
             # The host knows here how many come first: the mask branch need not ask the device.
-            chosen = sampled[-1].gt_classes
-            if not chosen.is_inference():  # such tensors have no version
-                chosen._sampled_foreground = counts[2 * i], chosen._version
+            if not classes_i.is_inference():  # such tensors have no version
+                classes_i._sampled_foreground = foreground[i], classes_i._version
         storage = get_event_storage()
-        storage.put_scalar("roi_head/num_fg_samples", num_foreground / len(sampled))
-        storage.put_scalar("roi_head/num_bg_samples", num_background / len(sampled))
+        storage.put_scalar("roi_head/num_fg_samples", sum(foreground) / len(sampled))
+        storage.put_scalar("roi_head/num_bg_samples", sum(background) / len(sampled))
         return sampled
 
     def forward(
@@ -131,11 +139,11 @@ class ROIHeads(nn.Module):
 
 
 def _with_targets(
-    proposals: Instances, targets: Instances, matches: Tensor, classes: Tensor, rows: Tensor
+    proposals: Instances, targets: Instances, matches: Tensor, rows: Tensor, classes: Tensor
 ) -> Instances:
     """The chosen rows of `proposals` with their classes and the fields of matched objects."""
     sampled = proposals[rows]
-    sampled.gt_classes = classes[rows]
+    sampled.gt_classes = classes
     if len(targets) > 0:
         matched = matches[rows]
         for name, value in targets.get_fields().items():
