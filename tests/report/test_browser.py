@@ -1,6 +1,7 @@
 """The report in a real browser: a silent console, and everything is drawn and readable."""
 
 import json
+import shutil
 
 import browser
 import detection_files
@@ -8,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mimdet.report.compare_page import make_comparison
+from mimdet.report.models import find_models
 from mimdet.report.page import make_report
+from mimdet.report.run_files import DETECTIONS
 
 WIDTHS = (400, 1600)
 
@@ -60,6 +64,26 @@ def test_everything_is_drawn_and_readable_at_both_widths(run, tmp_path):
         assert seen["broken"] == [] and seen["empty"] == 0
         assert seen["pictures"] == worst + 1 + 3  # and tokens, and rows of reconstructions
         assert seen["charts"] == 8
+        assert seen["overflow"] == 0
+        assert seen["smallest_text"] >= 9  # pixels
+
+
+def test_a_comparison_is_drawn_and_readable_at_both_widths(run, tmp_path):
+    other = tmp_path / "with_fewer_detections"
+    shutil.copytree(run, other)
+    results = json.loads((run / DETECTIONS).read_text())
+    (other / DETECTIONS).write_text(json.dumps(results[::3]))
+    page, _ = make_comparison(find_models([run, other]), tmp_path / "compared", resamples=20)
+    found, console = browser.look_at(page, tmp_path, *WIDTHS)
+    assert console == []
+    data = json.loads((page.parent / "compare.json").read_text())
+    assert set(data["tasks"]) == {"bbox", "segm"}
+    images = data["tasks"]["bbox"]["pairs"][0]["images"]
+    for width in WIDTHS:
+        seen = found[str(width)]
+        assert seen["broken"] == [] and seen["empty"] == 0
+        assert seen["pictures"] == len(images) == 6
+        assert seen["charts"] == 3  # loss, learning rate, box AP
         assert seen["overflow"] == 0
         assert seen["smallest_text"] >= 9  # pixels
 
