@@ -30,6 +30,7 @@ BENCHMARKS = (
     "attention",
     "vitdet_backbone",
     "benchmarking_backbone",
+    "segmentation",
     "mimdet_backbone",
 )
 _PACKAGES = (
