@@ -90,7 +90,8 @@ from mimdet.find_config import find_config
 logger = logging.getLogger("mimdet")
 
 EPILOG = """
-Train on images of your own, in COCO format (mimdet.data.coco.layouts tells how they may lie):
+Train on images of your own, in COCO format (mimdet.data.coco.layouts tells how they may lie), or
+for a segmentor's config with label maps (mimdet.data.label_folders):
     python lazyconfig_train_net.py --data DIR --batch 4 --epochs 36 mae_checkpoint.path=MAE.pth
 
 What that would do and need, and what fits a card of 24 GB:
