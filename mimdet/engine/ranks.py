@@ -1,5 +1,6 @@
 """The processes that a run starts itself: they end together, by a notice, a failure or Ctrl-C."""
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -24,6 +25,7 @@ from mimdet.engine.notice import (
 
 _BLOCKED = (*SIGNALS, signal.SIGINT)
 _FAILED_SIGN = "failed"
+_ENDED_SIGN = "ended"  # holds an exit code and, if a process left one, a sentence for the user
 
 
 def start_ranks(
@@ -40,7 +42,8 @@ def start_ranks(
     them at once, and only this process says so.
 
     Raises:
-        SystemExit: with `PREEMPTED` after a notice, with 130 after Ctrl-C.
+        SystemExit: with `PREEMPTED` after a notice, with 130 after Ctrl-C; with the code of a
+            process that has ended by one, behind whose sentence (a full disk) nothing is printed.
     """
     if num_gpus * num_machines == 1:
         with NOTICE.heeded():
@@ -59,12 +62,21 @@ def start_ranks(
                 engine.launch(_rank, num_gpus, num_machines, machine_rank, dist_url, rank_args)
             except Exception:
                 if not (signs / PREEMPTED_SIGN).exists():
+                    _end_as_told(signs)
                     raise
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
         if (signs / PREEMPTED_SIGN).exists():
             print((signs / PREEMPTED_SIGN).read_text(encoding="utf-8"), end="")
             raise SystemExit(PREEMPTED)
+
+
+def _end_as_told(signs: Path) -> None:
+    if (signs / _ENDED_SIGN).exists():
+        code, _, sentence = (signs / _ENDED_SIGN).read_text(encoding="utf-8").partition(" ")
+        if sentence:
+            print(sentence, file=sys.stderr)
+        raise SystemExit(int(code)) from None
 
 
 def _pass_on(signs: Path) -> None:
@@ -87,6 +99,12 @@ def _rank(main: Callable[..., Any], args: tuple, signs: Path) -> None:
         try:
             if until_notice(main, args):
                 (signs / PREEMPTED_SIGN).touch()
+        except SystemExit as e:
+            code, sentence = (e.code, "") if isinstance(e.code, int) else (1, str(e.code))
+            with contextlib.suppress(FileExistsError), open(signs / _ENDED_SIGN, "x") as sign:
+                sign.write(f"{code} {sentence}")
+            (signs / _FAILED_SIGN).touch()
+            raise SystemExit(code) from None
         except BaseException:
             (signs / _FAILED_SIGN).touch()
             raise

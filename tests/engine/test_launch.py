@@ -6,6 +6,7 @@ Detectron2's `launch` is replaced by one that, as upstream's, knows nothing of t
 import json
 import multiprocessing
 import re
+import signal
 import socket
 import time
 from argparse import Namespace
@@ -22,6 +23,7 @@ from mimdet.engine import launch as module
 from mimdet.engine import meeting
 from mimdet.engine.job import Job
 from mimdet.engine.launch import check_processes, launch
+from mimdet.engine.ranks import start_ranks
 
 SLURM = {
     **{"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"},
@@ -267,3 +269,28 @@ def test_the_script_refuses_it_in_one_line_before_it_reads_the_config(capsys):
         assert caught.value.code == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert f"error: {'--machine-rank' if flags[0] == '--node_rank' else flags[0]}" in line
+
+
+@pytest.mark.parametrize(
+    ("ends_with", "code", "told"), [("error: the disk is full", 1, True), (2, 2, False)]
+)
+def test_a_rank_that_ends_by_a_sentence_or_a_code_leaves_no_traceback(
+    ends_with, code, told, monkeypatch, capsys
+):
+    def ended(*args):
+        raise SystemExit(ends_with)
+
+    def launch(main, *rest):  # what Detectron2's does, in this process
+        with pytest.raises(SystemExit):
+            main(*rest[-1])
+        raise RuntimeError("process 0 terminated with exit code 1")
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("mimdet.engine.ranks.engine.launch", launch)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            start_ranks(ended, 2, 1, 0, "auto", ())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert caught.value.code == code and caught.value.__suppress_context__
+    assert capsys.readouterr().err == (f"{ends_with}\n" if told else "")
