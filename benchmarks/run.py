@@ -24,6 +24,7 @@ BENCHMARKS = (
     "pooling",
     "coco_reading",
     "dataset_index",
+    "resuming",
     "startup",
     "mpvit_stages",
     "pretraining",
