@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_runs import TINY, load_script, metrics, train_net
+from toy_runs import CONFIG, SEGMENTOR, TINY, TINY_SEGMENTOR, load_script, metrics, train_net
 
 from mimdet.engine.notice import NOTICE, PREEMPTED
 
@@ -62,16 +62,29 @@ def interrupted_copy(folder: Path, copy: Path, checkpoint: str) -> None:
 def test_an_interrupted_detector_ends_with_the_same_weights_average_optimizer_and_metrics(
     toy_root, tmp_path
 ):
+    found = check_resumes_exactly(tmp_path, *OPTIONS, f"toy.root={toy_root}")
+    assert any("EMA" in name for name in found) and any("exp_avg" in name for name in found)
+
+
+def test_an_interrupted_segmentor_ends_the_same(toy_root, tmp_path):
+    options = (*TINY_SEGMENTOR, f"toy.root={toy_root}", "train.max_iter=6", "train.seed=-1")
+    options += ("train.checkpointer={period: 2, max_to_keep: 9}", "train.eval_period=0")
+    found = check_resumes_exactly(tmp_path, *options, config=SEGMENTOR)
+    assert any("running_mean" in name for name in found)
+
+
+def check_resumes_exactly(tmp_path, *options, config=CONFIG) -> dict[str, torch.Tensor]:
+    """Resume a run of six iterations after the second one -> tensors of the final checkpoint."""
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    options = (*OPTIONS, f"toy.root={toy_root}")
-    train_net(*options, f"train.output_dir={whole}", "dataloader.train.num_workers=1")
+    workers = "dataloader.train.num_workers"
+    train_net(*options, f"train.output_dir={whole}", f"{workers}=1", config=config)
     interrupted_copy(whole, resumed, "model_0000001.pth")
-    train_net("--resume", *options, f"train.output_dir={resumed}", "dataloader.train.num_workers=0")
+    train_net(*("--resume", *options, f"train.output_dir={resumed}", f"{workers}=0"), config=config)
     (weights, lines), (found, found_lines) = results(whole), results(resumed)
     assert found.keys() == weights.keys()
-    assert any("EMA" in name for name in found) and any("exp_avg" in name for name in found)
     assert [name for name in weights if not torch.equal(found[name], weights[name])] == []
     assert found_lines == {i: line for i, line in lines.items() if i >= 2}
+    return found
 
 
 # --- A notice: SIGTERM or SIGUSR1 -----------------------------------------------------------------

@@ -42,6 +42,17 @@ TINY = (
 )
 
 
+SEGMENTOR = str(REPOSITORY / "configs/toy/upernet_vit_toy.py")
+TINY_SEGMENTOR = (
+    *TINY[:4],
+    "dataloader.train.total_batch_size=4",
+    "dataloader.train.dataset.name=tiny_sem_seg_train",
+    "dataloader.test.dataset.name=tiny_sem_seg_val",
+    "model.backbone={embed_dim: 16, num_heads: 2}",
+    "model.sem_seg_head.decode_head.channels=8",
+)
+
+
 @functools.cache
 def load_script(path: str) -> ModuleType:
     """A script of the repository as a module."""

@@ -11,11 +11,12 @@ from detectron2.utils import comm
 from detectron2.utils.registry import locate
 from mimdet.data.coco.read import forget_files
 from mimdet.data.coco.register import load_coco_folder
-from mimdet.data.sem_seg import load_sem_seg_folder
 from mimdet.data.shared_records import once_per_machine, read_once
 from mimdet.engine.follow_data import dataset_names, nodes
 
-_INDEXES = (get_detection_dataset_dicts, load_coco_folder, load_sem_seg_folder)
+# Not load_sem_seg_folder: it only lists two folders, and the evaluator of each process asks the
+# catalog, in which loading enters the dataset, for the label maps.
+_INDEXES = (get_detection_dataset_dicts, load_coco_folder)
 
 
 def share_index(loader: DictConfig) -> DictConfig:

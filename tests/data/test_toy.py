@@ -124,7 +124,7 @@ def test_an_early_toy_dataset_without_label_maps_is_not_taken_for_this_one(tmp_p
     root = tmp_path / "toy"
     make_toy_dataset(root, TINY)
     (root / "toy.json").write_text(json.dumps(dataclasses.asdict(TINY)))
-    with pytest.raises(FileExistsError, match="or one without label maps; remove it"):
+    with pytest.raises(FileExistsError, match="or one with other label maps; remove it"):
         make_toy_dataset(root, TINY)
 
 
@@ -257,7 +257,7 @@ def test_crowd_decodes_to_its_box_and_area(images):
         assert annotation["area"] == drawn.sum() > 0
 
 
-def test_label_maps_have_the_classes_of_the_annotations_and_crowds_are_ignored(root, images):
+def test_label_maps_tell_disks_from_other_shapes_and_crowds_are_ignored(root, images):
     num_ignored = 0
     for image, own in images:
         path = image["path"]
@@ -275,7 +275,8 @@ def test_label_maps_have_the_classes_of_the_annotations_and_crowds_are_ignored(r
                 axis: drawn != np.roll(drawn, step, axis) for axis in (0, 1) for step in (-1, 1)
             }
             border |= np.logical_or.reduce(list(near.values()))
-            expected[drawn] = IGNORED if annotation["iscrowd"] else annotation["category_id"]
+            of_shape = 1 if annotation["category_id"] == 1 else 2  # 1 is that of disks
+            expected[drawn] = IGNORED if annotation["iscrowd"] else of_shape
         num_ignored += (labels == IGNORED).sum()
         assert (labels == expected)[~border].mean() > 0.97, path
     assert num_ignored > 0
