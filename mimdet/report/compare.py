@@ -3,13 +3,11 @@
 `docs/compare.md` describes the dict.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import hypot
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -18,7 +16,7 @@ import numpy as np
 from mimdet.report.bootstrap import LEVEL, RESAMPLES, Compared, paired_bootstrap
 from mimdet.report.collect import collect
 from mimdet.report.curves import Curves
-from mimdet.report.detections import Evaluated, read_detections
+from mimdet.report.detections import Evaluated, read_detections, read_part
 from mimdet.report.differences import config_differences, protocol_differences
 from mimdet.report.errors import KINDS, Mistakes, error_costs, find_mistakes
 from mimdet.report.matching import match
@@ -129,12 +127,7 @@ def _truth(
         if not (run / DETECTIONS).is_file():
             return None, f"{run} has no {DETECTIONS}: only detectors are compared image by image"
     if truth is not None:
-        try:
-            return json.loads(Path(truth).read_text(encoding="utf-8")), None
-        except FileNotFoundError as e:
-            raise FileNotFoundError(f"the truth must be a COCO file, there is no {truth}") from e
-        except ValueError as e:
-            raise ValueError(f"the truth must be a COCO file, {truth} is no JSON: {e}") from e
+        return read_part(truth, dict, "the truth")[0], None
     contents = [read_json(run / TRUTH) for run in runs]
     for run, content in zip(runs, contents, strict=True):
         if not isinstance(content, dict):
@@ -153,7 +146,10 @@ def _truth(
 def _tasks(
     models: Sequence[Model], truth: Mapping[str, Any], resamples: int
 ) -> dict[str, dict[str, Any]]:
-    found = [[json.loads((run / DETECTIONS).read_text()) for run in model.runs] for model in models]
+    found = [
+        [read_part(run / DETECTIONS, list, "the detections")[0] for run in model.runs]
+        for model in models
+    ]
     entries = [*truth.get("annotations", ()), *(e for of in found for run in of for e in run)]
     tasks = ["bbox", "segm"] if all(e.get("segmentation") for e in entries) else ["bbox"]
     return {task: _compare_task(models, truth, found, task, resamples) for task in tasks}

@@ -102,8 +102,8 @@ def read_detections(
     """
     if task not in TASKS:
         raise ValueError(f"the task must be one of {TASKS}, got {task!r}")
-    content, where = _read(truth, dict, "the truth")
-    detections, whence = _read(results, list, "the detections")
+    content, where = read_part(truth, dict, "the truth")
+    detections, whence = read_part(results, list, "the detections")
     images = _by_id(content, "images", where)
     categories = _by_id(content, "categories", where)
     objects = _sorted_by_image(content.get("annotations", []), images, categories, where)
@@ -158,8 +158,17 @@ def image_slices(count: int, found: Found, truth: Truth) -> list[tuple[slice, sl
     return [(slice(d[i], d[i + 1]), slice(g[i], g[i + 1])) for i in range(count)]
 
 
-def _read(source: Any, kind: type, what: str) -> tuple[Any, str]:
-    """The content of a file, or the content that was given, and its name for messages."""
+def read_part(source: Any, kind: type, what: str) -> tuple[Any, str]:
+    """The content of a file, or the content that was given, and its name for messages.
+
+    Args:
+        source: the path of a file, or content.
+        kind: dict or list, what the file must hold.
+        what: it is, for messages.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_detections`.
+    """
     if not isinstance(source, str | os.PathLike):
         return source, what
     try:

@@ -146,11 +146,14 @@ def test_masks_are_compared_where_the_truth_has_them(tmp_path):
     (tmp_path / "truth.json").write_text(json.dumps(CASE[0]))
     data = compare(models, tmp_path / "truth.json", resamples=2)
     assert set(data["tasks"]) == {"bbox", "segm"}
-    with pytest.raises(FileNotFoundError, match="there is no .*lost.json"):
+    with pytest.raises(FileNotFoundError, match="the truth must be in .*lost.json"):
         compare(models, tmp_path / "lost.json")
     (tmp_path / "truth.json").write_text("half")
-    with pytest.raises(ValueError, match="is no JSON"):
+    with pytest.raises(ValueError, match="the truth must be JSON, and .*truth.json is not"):
         compare(models, tmp_path / "truth.json")
+    (tmp_path / "b" / DETECTIONS).write_text("[half")
+    with pytest.raises(ValueError, match=f"the detections must be JSON, and .*b/{DETECTIONS}"):
+        compare(models)
 
 
 def test_page_and_json_are_written_and_names_are_escaped(tmp_path):

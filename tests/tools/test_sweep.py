@@ -55,17 +55,17 @@ def test_a_sweep_trains_compares_and_is_resumed(toy_root, tmp_path, trained, cap
     assert [model["name"] for model in data["models"]] == ["lr=1e-3", "lr=1e-4"]
     assert {"setting": "optimizer.lr", "values": [0.001, 0.0001]} in data["config"]
 
-    (second / "results.json").unlink()  # as if it had been killed before
-    for record in tmp_path.rglob("run.json"):
-        if record.parent == second:
-            record.unlink()
-    capsys.readouterr()
-    sweep(*command)
     out = capsys.readouterr().out
-    assert "[1/2]" in out and "seed_0: is finished" in out
-    assert len(trained.started) == 4
-    assert (second / "results.json").is_file()
     assert out.splitlines()[-1] == str(tmp_path / "out" / "compare.html")
+
+    (second / "results.json").unlink()  # as if it had been killed
+    (second / "run.json").unlink()
+    trained.fails = 4
+    with pytest.raises(SystemExit):
+        sweep(*command)
+    assert f"[1/2] {first}: is finished" in capsys.readouterr().out
+    assert len(trained.started) == 4
+    assert {"--resume", f"train.output_dir={second}"} <= set(trained.started[-1])
 
 
 def test_commands_are_printed_and_nothing_is_run(tmp_path, trained, capsys):
