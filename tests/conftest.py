@@ -30,7 +30,6 @@ def toy_root(tmp_path_factory):
 def trained(toy_root, tmp_path_factory):
     """The output folder of a tiny training of 40 iterations."""
     output = tmp_path_factory.mktemp("trained")
-    toy_runs.train_net(
-        *toy_runs.TINY, f"toy.root={toy_root}", f"train.output_dir={output}", "train.max_iter=40"
-    )
+    options = (f"toy.root={toy_root}", f"train.output_dir={output}", "train.report=True")
+    toy_runs.train_net(*toy_runs.TINY, *options, "train.max_iter=40")
     return output

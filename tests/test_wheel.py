@@ -57,11 +57,13 @@ def test_the_command_trains_on_own_images_and_predicts_in_any_folder(environment
     mimdet = environment / "venv/bin/mimdet"
     truth = own_folders.sparse_ids(tmp_path / "own")
     overrides = [word for word in TINY if ".dataset.name=" not in word]
-    words = ("--config-file", CONFIG, "--data", "own", *overrides, "train.max_iter=2")
+    overrides += ["train.max_iter=2", "train.report=True"]
+    words = ("--config-file", CONFIG, "--data", "own", *overrides)
     trained = run(mimdet, "train", *words, cwd=tmp_path)
     assert trained.returncode == 0, trained.stdout + trained.stderr
     printed = trained.stdout + trained.stderr
     assert str(REPOSITORY / "configs") not in printed and str(REPOSITORY / "mimdet") not in printed
+    assert (tmp_path / "output/own/report.html").stat().st_size > 20_000  # the wheel has templates
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     checkpoint = tmp_path / "output/own/model_final.pth"

@@ -31,6 +31,7 @@ TINY = (
     "train.device=cpu",
     "train.max_iter=4",
     "train.log_period=1",
+    "train.report=False",
     "train.checkpointer.period=100",
     "dataloader.train.total_batch_size=2",
     "dataloader.train.dataset.name=tiny_train",
