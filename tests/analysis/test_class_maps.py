@@ -192,7 +192,7 @@ def test_classes_that_the_checkpoint_does_not_name_are_called_by_their_numbers(p
     found = predictor._prediction({"sem_seg": scores})
     assert found.classes.tolist() == [[1] * 4] * 4
     more = predictor._prediction({"sem_seg": torch.full((2, 2), 6)})
-    assert more.class_names[4:] == ["star", "class 5", "class 6"]
+    assert more.class_names[2:] == ["polygon", *(f"class {k}" for k in range(3, 7))]
 
 
 def test_files_get_pictures_label_maps_and_shares(predictor, images, tmp_path):
