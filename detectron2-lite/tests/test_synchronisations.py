@@ -60,7 +60,7 @@ class Waits(TorchDispatchMode):
 def _checks_as_on_a_gpu(monkeypatch):
     for module in (matcher, boxes, box_regression):
         monkeypatch.setattr(module, "assert_all", lambda *args: None)
-    monkeypatch.setattr(sampling, "_is_on_cpu", lambda mask: False)
+    monkeypatch.setattr(sampling, "is_on_cpu", lambda mask: False)
 
 
 def random_boxes(count: int) -> torch.Tensor:
@@ -134,7 +134,7 @@ def test_true_rows_are_those_of_nonzero_for_one_wait():
 def test_true_rows_are_the_same_on_a_cpu(monkeypatch):
     masks = [torch.rand(n) > 0.5 for n in (5, 0, 9)]
     expected = true_rows(masks)
-    monkeypatch.setattr(sampling, "_is_on_cpu", lambda mask: True)
+    monkeypatch.setattr(sampling, "is_on_cpu", lambda mask: True)
     assert [r.tolist() for r in true_rows(masks)] == [r.tolist() for r in expected]
 
 

@@ -82,7 +82,7 @@ def true_rows(masks: Sequence[Tensor]) -> list[Tensor]:
     The host waits once for all masks, while `nonzero` or an index by bools waits each time. On a
     CPU, where there is nothing to wait for, `nonzero` is quicker.
     """
-    if _is_on_cpu(masks[0]):
+    if is_on_cpu(masks[0]):
         return [mask.nonzero().flatten() for mask in masks]
     counts = torch.stack([mask.sum() for mask in masks]).tolist()
     found = torch.cat(list(masks)).cumsum(dim=0)  # how many hold up to each row
@@ -94,8 +94,9 @@ def true_rows(masks: Sequence[Tensor]) -> list[Tensor]:
     return rows
 
 
-def _is_on_cpu(mask: Tensor) -> bool:
-    return mask.device.type == "cpu"
+def is_on_cpu(tensor: Tensor) -> bool:
+    """Whether there is nothing to wait for, so that least arithmetic counts."""
+    return tensor.device.type == "cpu"
 
 
 def true_positions(*masks: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from detectron2.layers import batched_nms, cat, nms
+from detectron2.modeling.sampling import is_on_cpu
 from detectron2.structures import Boxes, Instances
 from detectron2.structures.boxes import send
 from detectron2.structures.instances import cat_values
@@ -103,7 +104,7 @@ def suppress_proposals(
     scores = cat(scores, dim=1)  # (N, k)
     scored_boxes = torch.cat([boxes, scores[..., None]], dim=2)  # (N, k, 5)
     finite = scored_boxes.abs().amax(dim=2) < math.inf  # (N, k); no comparison holds for NaN
-    if boxes.is_cuda:
+    if not is_on_cpu(boxes):
         return _suppress_in_batch(
             scored_boxes,
             level_of_column,
