@@ -15,7 +15,7 @@ from torch import Tensor
 from mimdet.checkpoint.address import local_file
 from mimdet.checkpoint.content_check import Refused, check_content, check_pickle
 from mimdet.checkpoint.foreign_values import VALUES, described
-from mimdet.checkpoint.other_files import what_it_is
+from mimdet.checkpoint.other_files import is_pickle, what_it_is
 from mimdet.checkpoint.pickled import read_pickle
 from mimdet.checkpoint.records import damage_of_records, excess_of_records
 from mimdet.whole_files import written_whole
@@ -55,6 +55,8 @@ def read_checkpoint(path: str, given_by: str, mapped: bool = False) -> Any:
     is_zip = zipfile.is_zipfile(file)
     if is_zip and what_it_is(file) is None and (excess := excess_of_records(file)):
         raise ValueError(f"{must} {excess}")
+    if not (is_zip or is_pickle(file)) and (what := what_it_is(file)):
+        raise ValueError(f"{must} is {what}")
     try:
         _check_pickles(file, is_zip)
         # At first its tensors stay in the file: one that is refused is not read to its end.

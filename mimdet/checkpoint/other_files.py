@@ -30,6 +30,12 @@ _BEGINNINGS = (
 )
 
 
+def is_pickle(path: str) -> bool:
+    """Whether a file begins as a pickle of protocol 2 or later does, those of torch among them."""
+    with open(path, "rb") as file:
+        return file.read(1) == b"\x80"
+
+
 def what_it_is(path: str) -> str | None:
     """What a file that torch cannot read is, as the end of "it is ..."; None if unknown."""
     with open(path, "rb") as file:

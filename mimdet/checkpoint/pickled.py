@@ -8,7 +8,7 @@ from typing import Any
 
 from mimdet.checkpoint.content_check import Refused, check_content, check_pickle
 from mimdet.checkpoint.foreign_values import VALUES
-from mimdet.checkpoint.other_files import what_it_is
+from mimdet.checkpoint.other_files import is_pickle, what_it_is
 
 
 def _latin1(text: str, codec: str) -> bytes:
@@ -70,7 +70,5 @@ def read_pickle(path: str, given_by: str) -> Mapping[str, Any]:
 
 def _fault(path: str, error: Exception) -> str:
     """Why a file could not be read, as the end of "it ..."."""
-    with open(path, "rb") as file:
-        is_pickle = file.read(1) == b"\x80"
-    what = "cut short or damaged: fetch it again" if is_pickle else what_it_is(path)
+    what = "cut short or damaged: fetch it again" if is_pickle(path) else what_it_is(path)
     return f"is {what}" if what else f"cannot be read as one ({type(error).__name__})"

@@ -63,18 +63,22 @@ _OF_TRAINING = {
 }
 
 
+_WITHOUT_DEFAULT = ("train.max_iter", "train.log_period", "train.checkpointer.period")
+
+
 def check_values(cfg: DictConfig, eval_only: bool) -> list[str]:
     """One sentence for each value of `cfg` that its key cannot have.
 
-    Keys that a config lacks, or has as None, are left to their defaults; values that a call
-    computes (a learning rate from the batch size) to who computes them.
+    Keys that a config lacks, or has as None, are left to their defaults, if they have one; values
+    that a call computes (a learning rate from the batch size) to who computes them.
     """
     errors = []
     for key, rule in (_OF_EVALUATION if eval_only else _OF_TRAINING).items():
         value = OmegaConf.select(cfg, key)
         if OmegaConf.is_list(value):
             value = list(value)
-        if value is None or OmegaConf.is_dict(value) or _holds(rule, value):
+        is_absent = value is None and not (key in _WITHOUT_DEFAULT and _has(cfg, key))
+        if is_absent or OmegaConf.is_dict(value) or _holds(rule, value):
             continue
         errors.append(f"{key} must be {rule.must}, got {value!r}")
     return errors
@@ -85,3 +89,8 @@ def _holds(rule: _Rule, value: Any) -> bool:
         return bool(rule.holds(value))
     except (RuntimeError, TypeError, ValueError):  # among them torch's to a device unknown to it
         return False
+
+
+def _has(cfg: DictConfig, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    return name in (OmegaConf.select(cfg, parent) or ())

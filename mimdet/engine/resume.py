@@ -120,7 +120,7 @@ class RecentScalars(HookBase):
 
 def is_resuming(cfg: DictConfig, resume: bool) -> bool:
     """Whether a run that was asked to `resume` has a checkpoint of its own to go on from."""
-    folder = Path(cfg.train.output_dir)
+    folder = Path(cfg.train.output_dir or "")  # without a name it is refused later
     return resume and ((folder / TAG).exists() or bool(checkpoints_in(folder)))
 
 

@@ -181,6 +181,7 @@ def safetensors() -> bytes:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "a pointer of Git LFS"),
         (b'{"error": "not found"}', "JSON text"),
         (b"Access denied\n", "text, without weights"),
+        (b"root:x:0:0:root:/root:/bin/bash\n", "text, without weights"),
         ("Zugriff verweigert für dich, ".encode() * 40, "text, without weights"),
         (gzip.compress(saved()), "a gzip archive: unpack it first"),
         (tarred(), "a tar archive: unpack it first"),

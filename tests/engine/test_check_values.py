@@ -18,6 +18,7 @@ RUNS = sorted(p for p in CONFIGS.rglob("*_*.py") if "common" not in p.parts)
 SHARE_OR_RANGE = "a number above 0, up to 1, or [lowest, highest] of two such numbers"
 
 REFUSED = [
+    ("train.max_iter", None, "a whole number from 1"),
     ("train.device", "foo", DEVICE),
     ("train.ema.decay", 2, "a number between 0 and 1"),
     ("train.log_period", 0, "a whole number from 1"),
