@@ -211,4 +211,4 @@ def describe(cfg: DictConfig, needs: StepMemory, processes: int, memory: int) ->
 
 def gib(number: int) -> str:
     """A number of bytes for people."""
-    return f"{number / GIB:.1f} GiB"
+    return f"{number / GIB:.1f} GiB" if number >= 0.1 * GIB else f"{number / 2**20:.0f} MiB"

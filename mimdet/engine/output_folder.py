@@ -44,9 +44,20 @@ def look_at_folder(cfg: DictConfig, resume: bool) -> None:
 
     Raises:
         ValueError: if it is in use, or an earlier training has left files in it.
+        NotADirectoryError: if it is a file, or below one.
     """
     folder = OmegaConf.select(cfg, "train.output_dir")
-    if not (folder and Path(folder).is_dir()):
+    if not folder:
+        return
+    present = next(
+        path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists()
+    )
+    if not present.is_dir():
+        raise NotADirectoryError(
+            f"train.output_dir={folder} must be a folder, and {present} is a file; choose another "
+            "name"
+        )
+    if not Path(folder).is_dir():
         return
     if owner := owner_of(folder):
         raise in_use(owner, folder)

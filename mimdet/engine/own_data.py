@@ -130,7 +130,7 @@ def use_folder(cfg: DictConfig, folder: str, own: OwnData) -> None:
 
 def _read(part: Split) -> CocoData:
     data = read_part(part.json_file, part.image_root, share=part.share)
-    data.problems.report()
+    data.problems.refuse()  # the rest is told where the dataset is registered
     return data
 
 

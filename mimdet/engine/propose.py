@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
+from mimdet.config import AUTO
 from mimdet.engine.evaluation import RATIO
 from mimdet.engine.memory_plan import GIB, StepMemory, gib, step_memory, switches
 
@@ -81,7 +82,9 @@ def _overrides(
     """What to write for a batch of so many images of a process; None where nothing fits."""
     for pieces, checkpointing in _ways(fitting, images, steps):
         if images // pieces <= fitting[checkpointing]:
-            changes = {key: checkpointing for key in switches(cfg)}
+            # "auto" will do the same on that device
+            fixed = [key for key in switches(cfg) if key not in switches(cfg, AUTO)]
+            changes = dict.fromkeys(fixed, checkpointing)
             changes |= {"train.accumulation_steps": pieces, RATIO: ratio}
             return [f"{k}={v}" for k, v in changes.items() if OmegaConf.select(cfg, k) != v]
     return None

@@ -36,6 +36,13 @@ def test_a_folder_without_a_name_is_refused():
 # --- The folder of a training ---------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["file", "file/a/b"])
+def test_a_file_in_the_place_of_the_folder_is_told_before_anything_starts(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="must be a folder, and .*/file is a file; choose"):
+        look_at_folder(config(tmp_path / name), resume=False)
+
+
 def config(folder, **train):
     return OmegaConf.create({"train": {"output_dir": str(folder), **train}})
 

@@ -173,6 +173,14 @@ def test_what_the_user_writes_stays(folder):
     assert instantiate(cfg.lr_multiplier)(6 / 7) == pytest.approx(0.1)
 
 
+def test_what_looks_wrong_in_the_data_is_told_once(folder, caplog):
+    train = coco_files.sound(8)
+    train["annotations"][0]["bbox"][2] = 500
+    checked(folder(train))
+    told = [r.message for r in caplog.records if "reaches out of the image" in r.message]
+    assert len(told) == 1
+
+
 def test_an_empty_name_of_a_folder_is_refused(capsys):
     # what a shell makes of a variable that is not set: --data "$DATA"
     with pytest.raises(SystemExit) as ended:

@@ -47,6 +47,12 @@ def test_what_changes_least_is_proposed_first(monkeypatch, gigabytes, changes):
     for change in changes.split(" ") if "=" in changes else [changes]:
         assert change in proposal
     assert proposal.count("=") == changes.count("=") + ("checkpointing" in changes)
+    if gigabytes == 97:  # which auto does by itself
+        parts = [
+            f"model.backbone.bottom_up.{part}.checkpointing" for part in ("encoder", "decoder")
+        ]
+        cfg = load_config(CONFIG, [f"{part}=auto" for part in parts])
+        assert propose.propose(cfg, 1, gigabytes * GIB - 1)[-1] == "proposal: as it is"
     if gigabytes == 39:
         assert table[-3:-1] == ["| on | 0.5 | 7 | 7 |", "| off | 0.25 | 6 | 6 |"]
 
@@ -65,7 +71,7 @@ def test_a_plan_tells_what_a_training_would_do_and_starts_nothing(
         r"16 images, 4 iterations of 2: 0.5 epochs",
         rf"learning rate 0.001 \(optimizer.lr of {re.escape(CONFIG)}\)",
         r"memory: about 1\.\d GiB of the 2\.0 GiB of cpu: .* activations of 2 images of 128x224",
-        r"disk: about 0\.\d GiB of the .* GiB free in .*: 2 checkpoints of 26 MB",
+        r"disk: about 50 MiB of the .* GiB free in .*: 2 checkpoints of 26 MB",
     ):
         assert re.search(f"^preflight: {told}", printed, re.MULTILINE), told
     assert printed.splitlines()[-1] == "proposal: as it is"
@@ -112,4 +118,4 @@ def test_a_training_without_room_for_a_checkpoint_is_refused(
         script.run(words)
     assert caught.value.code == 2
     error = capsys.readouterr().err
-    assert "0.0 GiB free, and a single checkpoint of this model takes" in error
+    assert "0 MiB free, and a single checkpoint of this model takes" in error

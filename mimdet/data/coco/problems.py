@@ -298,5 +298,13 @@ class Problems:
         """
         for line in self.lines(Severity.FIXED, Severity.DROPPED, Severity.SUSPECT):
             logger.warning(line)
+        self.refuse()
+
+    def refuse(self) -> None:
+        """Refuse what cannot be used.
+
+        Raises:
+            ValueError: if there is any; it lists all of it.
+        """
         if refused := list(self.lines(Severity.REFUSED)):
             raise ValueError("\n  ".join(refused))
