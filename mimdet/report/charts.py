@@ -176,8 +176,8 @@ def _drawable(series: Series, place: int, log_y: bool) -> Series | None:
 def _room(low: float, high: float, log: bool) -> tuple[float, float]:
     if log:
         return low / 1.1, high * 1.1
-    # From zero, unless that would squeeze the line.
-    low = 0.0 if 0 <= low < 0.6 * high else low
+    # From zero, unless that would squeeze the line; a constant has its height.
+    low = 0.0 if 0 <= low < 0.6 * high or 0 <= low == high else low
     room = 0.05 * (high - low)
     return (low - room if low else low), high + room
 

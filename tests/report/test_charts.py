@@ -53,6 +53,12 @@ def test_names_of_strangers_are_text():
         assert "<script" not in drawn and "&lt;script" in drawn
 
 
+def test_a_small_constant_is_no_line_at_zero():
+    svg = line_chart([Series("a", [(0, 1e-3), (1, 1e-3)])], "x", "y")
+    assert ">1e-3<" in svg and ">-" not in svg
+    assert paths(svg) == ["M48.0 17.2L390.0 17.2"]
+
+
 def test_series_keep_their_colours_when_another_has_no_values():
     svg = line_chart([Series("a", []), Series("b", [(0, 1.0), (1, 2.0)])], "x", "y")
     assert 'class="s1"' in svg and 'class="s0"' not in svg
