@@ -1,4 +1,4 @@
-"""Pictures of class maps: the colours of classes over an image, and a legend beside it."""
+"""Pictures of class maps: the colours of classes over a grey image, and a legend beside it."""
 
 from collections.abc import Sequence
 
@@ -107,7 +107,11 @@ def _counted(truth: np.ndarray, num_classes: int) -> str:
 
 
 def _overlay(image: np.ndarray, class_map: np.ndarray, num_classes: int) -> Image.Image:
-    """The image in the colours of its classes, enlarged if it is small."""
+    """The image, in grey, in the colours of its classes; enlarged if it is small.
+
+    Its own colours would mix with theirs, so that none would be that of the legend.
+    """
+    grey = np.asarray(Image.fromarray(image).convert("L"))[:, :, None]
     # One more colour, black, for whatever is no class.
     names = [*map(class_color, range(num_classes)), "black"]
     colors = np.array([ImageColor.getrgb(name) for name in names], dtype=np.float32)
@@ -116,7 +120,7 @@ def _overlay(image: np.ndarray, class_map: np.ndarray, num_classes: int) -> Imag
     numbers = np.minimum(class_map, num_classes)
     # Mixed as a table of what the colour adds and one of what is left of the image.
     added, left = (colors * opacity)[numbers], (1 - opacity)[numbers]
-    mixed = Image.fromarray((image * left + added).round().astype(np.uint8))
+    mixed = Image.fromarray((grey * left + added).round().astype(np.uint8))
     scale = enlargement(*mixed.size)
     return mixed.resize((mixed.width * scale, mixed.height * scale), Image.Resampling.NEAREST)
 

@@ -62,6 +62,12 @@ def test_pixels_have_the_colours_of_their_classes_and_those_of_none_are_dark():
     assert picture[y, 55 * SCALE].tolist() == [round(0.3 * GREY)] * 3
 
 
+def test_the_colours_of_the_image_do_not_mix_with_those_of_classes():
+    red = np.zeros_like(IMAGE) + np.array([255, 0, 0], dtype=np.uint8)
+    picture = np.asarray(draw_class_map(red, map_of((2, 60)), NAMES))
+    assert picture[0, 0].tolist() == mixed(2, ground=76)  # the luma of red
+
+
 def test_the_legend_has_the_classes_that_are_there_the_largest_first(said):
     picture = np.asarray(draw_class_map(IMAGE, map_of((0, 15), (2, 45)), NAMES))
     assert said == [(2, "75%"), (0, "25%")]
