@@ -27,13 +27,19 @@ def protocol_differences(protocols: Sequence[Mapping[str, Any] | None]) -> tuple
     return rules, [row for row in rows if row not in rules]
 
 
-def config_differences(configs: Sequence[str]) -> Rows:
+def config_differences(configs: Sequence[str]) -> Rows | None:
     """Settings in which the configurations of runs differ, without folder and seed.
 
     Args:
-        configs: what ``config.yaml`` of each holds. One that cannot be read counts as empty.
+        configs: what ``config.yaml`` of each holds.
+
+    Returns:
+        None if one of them cannot be read.
     """
-    rows = _unlike([dict(_leaves(_read(config))) for config in configs])
+    read = [_read(config) for config in configs]
+    if not all(isinstance(config, dict) for config in read):
+        return None
+    rows = _unlike([dict(_leaves(config)) for config in read])
     return [row for row in rows if row["setting"] not in _NO_CHOICES]
 
 
@@ -56,7 +62,16 @@ def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 class _Plain(yaml.SafeLoader):
-    """Reads names of Python objects as text, and so calls and imports nothing."""
+    """Reads names of Python objects as text, and so calls and imports nothing.
+
+    Nor does it follow aliases, of which a few lines can stand for more than a memory holds; the
+    ``config.yaml`` of a run has none.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias")
+        return super().compose_node(parent, index)
 
 
 _Plain.add_multi_constructor(

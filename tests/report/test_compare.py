@@ -186,10 +186,26 @@ def test_folders_that_are_none_or_too_few_are_refused(tmp_path):
 
 def test_settings_are_compared_leaf_by_leaf_and_nothing_of_a_config_is_executed(tmp_path):
     hostile = f"a: !!python/object/apply:os.mkdir ['{tmp_path}/made']\nb: [{{c: 1}}, {{c: 2}}]"
-    rows = config_differences([hostile, "b: [{c: 1}, {c: 3}]", "{not yaml"])
+    rows = config_differences([hostile, "b: [{c: 1}, {c: 3}]", "{}"])
     assert not (tmp_path / "made").exists()
     assert [row["setting"] for row in rows] == ["a", "b.0.c", "b.1.c"]
     assert rows[2]["values"] == [2, 3, None]
+
+
+@pytest.mark.parametrize("config", ["", "{not yaml", "- 1", "a: !other b"])
+def test_settings_are_not_known_where_a_config_cannot_be_read(config, tmp_path):
+    assert config_differences(["a: 1", config]) is None
+    runs = [run_in(tmp_path / name) for name in "ab"]
+    (runs[1] / "config.yaml").write_text(config)
+    assert "They are not known" in page_of(compare(find_models(runs), resamples=2))
+
+
+def test_a_config_that_stands_for_more_than_it_holds_is_not_unfolded():
+    lines = [
+        "a0: &a0 [1, 1]",
+        *(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]" for k in range(1, 40)),
+    ]
+    assert config_differences(["\n".join(lines), "{}"]) is None
 
 
 def test_a_run_without_a_protocol_differs_in_every_rule():
