@@ -121,6 +121,14 @@ def test_iou_of_two_boxes_by_hand():
     torch.testing.assert_close(pairwise_ioa(a, b), torch.tensor([[1 / 4, 1.0, 0.0]]))
 
 
+def test_iou_has_a_gradient():
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0]], requires_grad=True)
+    others = Boxes([[2.0, 2, 12, 12], [3, 3, 5, 9], [20, 20, 30, 30]])
+    pairwise_iou(Boxes(boxes), others).sum().backward()
+    expected = torch.tensor([[0.0466, 0.0466, 0.0399, 0.0399]])  # the third has none
+    torch.testing.assert_close(boxes.grad, expected, atol=1e-4, rtol=0)
+
+
 def test_iou_of_empty_boxes_is_zero_and_not_nan():
     point = Boxes([[1, 1, 1, 1]])
     assert pairwise_iou(point, point).item() == 0

@@ -268,7 +268,7 @@ def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     inter = pairwise_intersection(boxes1, boxes2)
     union = (boxes1.area()[:, None] + boxes2.area()).sub_(inter)
     # The smallest number that is not 0 instead of 0 for two empty boxes; 0 stays 0.
-    return inter.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
+    return inter / union.clamp_(min=torch.finfo(union.dtype).tiny)
 
 
 def pairwise_iou_of_images(boxes1: Sequence[Boxes], boxes2: Sequence[Boxes]) -> Iterator[Tensor]:
@@ -349,4 +349,4 @@ def pairwise_intersection(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     others = boxes2.tensor.t().contiguous()[:, None]  # (4, 1, M)
     low = torch.maximum(corners[:2], others[:2])  # (2, N, M)
     width, height = torch.minimum(corners[2:], others[2:]).sub_(low).clamp_(min=0)
-    return width.mul_(height)
+    return width * height

@@ -307,7 +307,9 @@ class PolygonMasks:
         if self._chosen is None:
             corners, polygons_of = boxes.cpu().numpy(), self._all
         else:  # one transfer of both; positions are below 2^24, so float32 holds them exactly
-            both = torch.cat([boxes, self._chosen.to(boxes.device)[:, None]], dim=1).cpu()
+            dtype = torch.promote_types(boxes.dtype, torch.float32)
+            chosen = self._chosen.to(boxes.device)[:, None]
+            both = torch.cat([boxes.to(dtype), chosen], dim=1).cpu()
             corners = both[:, :4].to(boxes.dtype).numpy()
             polygons_of = [self._all[int(i)] for i in both[:, 4].tolist()]
         sides = np.maximum(corners[:, 2:] - corners[:, :2], 0.1)
