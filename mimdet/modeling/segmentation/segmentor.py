@@ -154,10 +154,15 @@ def class_map(scores: Tensor, size: tuple[int, int], at_once: int = _AT_ONCE) ->
         (height, width) int32.
     """
     if tuple(scores.shape[-2:]) == tuple(size):
-        return scores.argmax(dim=0).int()
+        return _largest(scores)
     rows = max(at_once // (len(scores) * size[1]), 1)
-    bands = (band.argmax(dim=0).int() for band in _resized_in_bands(scores, size, rows))
+    bands = (_largest(band) for band in _resized_in_bands(scores, size, rows))
     return torch.cat(list(bands))
+
+
+def _largest(scores: Tensor) -> Tensor:
+    # The place of the maximum along the first axis: on a CPU argmax takes twice as long.
+    return scores.max(dim=0).indices.int()
 
 
 def _resized_in_bands(scores: Tensor, size: tuple[int, int], rows: int) -> Iterator[Tensor]:
