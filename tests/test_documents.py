@@ -294,8 +294,8 @@ VITDET = "configs/vitdet/mask_rcnn_vitdet_b_100ep.py"
         (f"    python tools/analyze_model.py {VITDET} --deep 3", "--deep"),
         (f"    python tools/analyze_model.py {VITDET} --depth 3 train.seeds=1", "train.seed"),
         (
-            "    python tools/convert_checkpoint.py A.pth B.pth --to mmseg",
-            "invalid choice: 'mmseg'",
+            "    python tools/convert_checkpoint.py A.pth B.pth --to paddleseg",
+            "invalid choice: 'paddleseg'",
         ),
         ("    python tools/lost.py", "there is no tools/lost.py"),
         ("`python -m benchmarks.run --only lost`", "invalid choice: 'lost'"),
