@@ -47,7 +47,7 @@ def test_renames_drops_and_the_source_can_be_given(theirs, tmp_path):
     [
         (["none.pth", "ours.pth"], "no checkpoint .*none.pth"),
         (["theirs.pth", "theirs.pth"], "theirs.pth must not exist, or be another file"),
-        (["theirs.pth", "ours.pth", "--to", "mmseg"], "invalid choice: 'mmseg'"),
+        (["theirs.pth", "ours.pth", "--to", "other"], "invalid choice: 'other'"),
         (["theirs.pth", "ours.pth", "--rename", "fpn1", "fpn9"], "must be of a known source"),
         (["theirs.pth", "ours.pth", "--rename", "fpn2", "fpn9"], "2 have none: backbone.fpn9.0"),
     ],
