@@ -1,4 +1,7 @@
-"""UPerNet with a tiny ViT on toy label maps: semantic segmentation, minutes on two CPU cores.
+"""UPerNet with a tiny ViT on toy label maps: semantic segmentation, minutes on a CPU.
+
+600 iterations took four and a half minutes on one core beside another program: mIoU 63.4 in the
+end, 65.8 after 400 of them.
 
 Guo et al. 2022 (FastMIM), arXiv 2212.06593; Xiao et al. 2018 (UPerNet), arXiv 1807.10221; all
 widths cut down and no pretraining.
