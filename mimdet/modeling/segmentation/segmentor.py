@@ -34,7 +34,7 @@ class SlidingWindowSegmentor(SemanticSegmentor):
         crop_stride: from one window to the next, at most `crop_size`. The last one of a row or
             column is moved back to end with the image.
         windows_per_batch: windows of an image that pass through the network together. More are
-            faster on a GPU and take more memory; the result is the same but for rounding.
+            meant for GPUs, and take more memory; the result is the same but for rounding.
         **kwargs: those of Detectron2's SemanticSegmentor.
 
     Raises:
