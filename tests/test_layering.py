@@ -15,7 +15,7 @@ _BELOW_ANALYSIS = {
     f"mimdet.{part}"
     for part in (
         *("layers", "modeling", "pretraining", "checkpoint", "solver", "data", "evaluation"),
-        *("engine", "report", "config", "command_line", "shown"),
+        *("engine", "report", "config", "command_line", "shown", "progress"),
     )
 }
 
@@ -24,6 +24,7 @@ ALLOWED = {
     "mimdet": {"mimdet.analysis.predictor"},  # once it is asked for
     "mimdet.whole_files": set(),
     "mimdet.shown": set(),
+    "mimdet.progress": {"tqdm"},
     "mimdet.layers": _EVERYWHERE,
     "mimdet.modeling": _EVERYWHERE
     | {"mimdet.layers", "detectron2.modeling", "detectron2.layers", "detectron2.structures"}
@@ -44,7 +45,7 @@ ALLOWED = {
     | {"detectron2.engine", "detectron2.utils", "detectron2.config", "detectron2.data"}
     | {"detectron2.evaluation.COCOEvaluator"}
     | {"mimdet.data", "mimdet.checkpoint", "mimdet.evaluation", "mimdet.config", "omegaconf"}
-    | {"mimdet.whole_files", "mimdet.shown", "mimdet.report", "tqdm"}
+    | {"mimdet.whole_files", "mimdet.shown", "mimdet.progress", "mimdet.report", "tqdm"}
     | {"mimdet.layers.block.Block"}  # what may be compiled
     | {"detectron2.structures.ImageList"},  # images without content
     "mimdet.evaluation": _EVERYWHERE
@@ -52,12 +53,12 @@ ALLOWED = {
     | {"detectron2.__version__", "mimdet.__version__", "mimdet.whole_files"},
     "mimdet.analysis": _EVERYWHERE
     | _BELOW_ANALYSIS
-    | {"detectron2", "omegaconf", "PIL", "torchvision", "tqdm"}
+    | {"detectron2", "omegaconf", "PIL", "torchvision"}
     | {"mimdet.report"}  # the files of a run
     | {"av", "supervision", "safetensors"},  # extras
     # a report can be made where there is neither torch nor Detectron2
-    "mimdet.report": {"numpy", "pycocotools", "PIL", "jinja2", "markupsafe", "tqdm", "yaml"}
-    | {"mimdet.whole_files"},
+    "mimdet.report": {"numpy", "pycocotools", "PIL", "jinja2", "markupsafe", "yaml"}
+    | {"mimdet.whole_files", "mimdet.progress"},
     "mimdet.config": {
         "mimdet.find_config",
         "mimdet.trusted",
@@ -76,7 +77,7 @@ ALLOWED = {
     "mimdet.yaml_check": {"mimdet.trusted", "yaml"},
     "mimdet.__main__": {"mimdet.installed"},
     "configs": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf"},
-    "tools": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf", "torchvision", "PIL", "tqdm"},
+    "tools": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf", "torchvision", "PIL"},
     "lazyconfig_train_net": _EVERYWHERE | {"mimdet", "detectron2", "omegaconf"},
     "detectron2": {
         *("torch", "torchvision", "fvcore", "iopath", "omegaconf", "hydra", "pycocotools"),

@@ -22,6 +22,7 @@ OPTIONS = (
     "train.eval_period=0",
     "train.checkpointer={period: 2, max_to_keep: 9}",
     "train.seed=-1",
+    "model.backbone.bottom_up.sample_ratio=[0.25,1.0]",  # drawn anew in each iteration
     "train.ema.decay=0.9",
     "train.accumulation_steps=2",
     "train.amp={enabled: True, dtype: bfloat16}",

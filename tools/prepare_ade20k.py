@@ -7,11 +7,10 @@ python tools/prepare_ade20k.py datasets/ADEChallengeData2016
 import os
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mimdet.command_line import mistakes_in_one_line, tool_parser
 from mimdet.data.ade20k import convert_label_maps, find_label_maps
 from mimdet.data.coco.problems import Problems
+from mimdet.progress import progress
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
         files = find_label_maps(args.root)
         problems = Problems(args.root)
         done = convert_label_maps(files, problems)
-        written = sum(tqdm(done, total=len(files), unit=" label maps", disable=None))
+        written = sum(progress(done, len(files), "conversion", "label map"))
     there = len(files) - written - len(problems)
     print(f"{args.root}/annotations_detectron2: {written} label maps written, {there} were there")
     for line in problems.lines():

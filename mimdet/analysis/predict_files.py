@@ -4,13 +4,12 @@ import glob
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from mimdet.analysis.pictures import picture_paths
 from mimdet.analysis.predictor import ClassMap, Prediction, Predictor, read_pixels
@@ -18,6 +17,7 @@ from mimdet.analysis.videos import VIDEOS, annotate_video
 from mimdet.analysis.visualize import draw_prediction
 from mimdet.data.imagenet.folder import images_below
 from mimdet.evaluation.results import write_json
+from mimdet.progress import progress
 from mimdet.shown import shown
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def predict_files(
     Path(output).mkdir(parents=True, exist_ok=True)
     numbers = {file: number for number, file in enumerate(files, start=1)}
     detected = _detect(predictor, images, batch, written)
-    for file, pixels, found in _with_progress(detected, len(images)):
+    for file, pixels, found in progress(detected, len(images), "prediction", "image"):
         more = {}
         if isinstance(found, ClassMap):
             label_maps[file].parent.mkdir(parents=True, exist_ok=True)
@@ -136,11 +136,6 @@ def _detect(
                 why = shown(str(e), 600)
                 logger.warning(f"{shown(file, 300)} cannot be read and is left out ({why})")
         yield from zip(names, pixels, predictor.predict(pixels) if pixels else (), strict=True)
-
-
-def _with_progress(found: Iterable[Any], total: int) -> Iterable[Any]:
-    # Without a terminal no line can move, and a log of a thousand of them helps nobody.
-    return tqdm(found, total=total, unit=" images", disable=None)
 
 
 def _named(

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from mimdet.analysis.peak_memory import peak_memory
 from mimdet.evaluation.results import InferenceTimer
+from mimdet.progress import progress
 
 Batch = list[dict[str, Any]]
 
@@ -104,7 +104,7 @@ class RatioDial:
             ValueError: if there is nothing to detect in the images.
         """
         runs = [(p, seed) for p in points for seed in range(1 if p.ratio == 1 else seeds)]
-        for point, seed in tqdm(runs, desc="AP", unit="evaluation", disable=None):
+        for point, seed in progress(runs, len(runs), "AP", "evaluation"):
             self.turn(point.ratio, seed)
             # COCO's scorer prints a page for each
             with self._precision(), redirect_stdout(io.StringIO()):
@@ -134,7 +134,7 @@ class RatioDial:
         turns = [(k, i) for k in range(rounds + 1) for i in range(len(points))]
         device = next(self.model.parameters()).device
         with self._precision():
-            for k, i in tqdm(turns, desc="time", unit="image", disable=None):
+            for k, i in progress(turns, len(turns), "time", "image"):
                 self.turn(points[i].ratio, seed=k)
                 timers[i].callbacks["before_inference"]()
                 self.model(images[k % len(images)])

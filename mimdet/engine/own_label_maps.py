@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from detectron2.config import LazyCall
 from mimdet.config import AUTO
@@ -15,6 +14,7 @@ from mimdet.data.label_folders import (
 )
 from mimdet.data.sem_seg import labels_in, load_sem_seg_folder, pair_files
 from mimdet.engine.follow_data import number_of_classes, replace_dataset
+from mimdet.progress import progress
 
 
 def is_segmentor(cfg: DictConfig) -> bool:
@@ -71,7 +71,7 @@ def _classes_by_labels(found: LabelFolders, notes: list[str]) -> list[str]:
     """Classes 0, 1, ... of the labels that are there, called by their numbers."""
     roots = dict.fromkeys((part.image_root, part.sem_seg_root) for part in found.parts)
     records = [record for pair in roots for record in pair_files(*pair)]
-    values = tqdm(labels_in(records), total=len(records), unit=" label maps", disable=None)
+    values = progress(labels_in(records), len(records), "reading", "label map")
     classes = classes_by_labels(set().union(*values), found.train.sem_seg_root)
     notes.append(
         f"{len(classes)} classes by the labels that are there, 0 to {len(classes) - 1}; "

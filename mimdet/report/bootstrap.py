@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import trange
 
+from mimdet.progress import progress
 from mimdet.report.precision import Ranking
 
 LEVEL = 0.95
@@ -84,7 +84,7 @@ def paired_bootstrap(
         )
     rng, count = np.random.default_rng(seed), first[0].num_images
     draws = np.empty((resamples, 2 + first[0].num_classes))
-    for k in trange(resamples, desc="bootstrap", unit="resample", disable=None, leave=False):
+    for k in progress(range(resamples), resamples, "bootstrap", "resample", leave=False):
         weights = np.bincount(rng.integers(count, size=count), minlength=count).astype(float)
         draws[k] = _differences(first, second, weights)
     values = _differences(first, second, None)
