@@ -8,14 +8,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from detectron2.layers import batched_nms
 from detectron2.modeling import box_regression, matcher, sampling
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import proposal_utils
-from detectron2.modeling.proposal_generator.proposal_utils import (
-    _suppress_in_batch,
-    _suppress_in_image,
-)
+from detectron2.modeling.proposal_generator.proposal_utils import suppress_proposals
 from detectron2.modeling.proposal_generator.rpn import RPN
 from detectron2.modeling.roi_heads.roi_heads import ROIHeads, select_foreground_proposals
 from detectron2.modeling.sampling import subsample_labels, subsample_labels_of_images, true_rows
@@ -157,42 +155,40 @@ def test_samples_of_all_images_are_the_draws_of_image_after_image():
     torch.testing.assert_close(drawn, [of_draw for pair in expected for of_draw in pair])
 
 
+@pytest.mark.parametrize("on_cpu", [True, False])
 @pytest.mark.parametrize("min_box_size", [0.0, 12.0])
-def test_suppression_of_a_batch_is_that_of_each_image(min_box_size):
+def test_suppression_of_a_batch_is_that_of_each_image(monkeypatch, on_cpu, min_box_size):
+    monkeypatch.setattr(proposal_utils, "is_on_cpu", lambda tensor: on_cpu)
     torch.manual_seed(1)
     candidates = random_boxes(600).view(3, 200, 4) + 60  # some reach out of the image
-    scores, levels = torch.randn(3, 200), torch.arange(200) % 3
+    scores, levels = torch.randn(3, 200), torch.arange(200) // 70
     candidates[1, 5], scores[2, 7] = torch.nan, torch.inf
     finite = candidates.isfinite().all(dim=2) & scores.isfinite()
     sizes = [SIZE, (150, 150), SIZE]
+    scores_of_levels = list(scores.split([70, 70, 60], dim=1))
     with Waits() as waits:
-        found = _suppress_in_batch(
-            torch.cat([candidates, scores[..., None]], dim=2),
-            levels,
-            finite,
-            sizes,
-            0.5,
-            60,
-            min_box_size,
-            False,
+        found = suppress_proposals(
+            candidates, scores_of_levels, sizes, 0.5, 60, min_box_size, training=False
         )
-    assert waits.count == 2
+    assert on_cpu or waits.count == 2
     for i, instances in enumerate(found):
-        of_image = candidates[i][finite[i]], scores[i][finite[i]], levels[finite[i]]
-        expected = _suppress_in_image(*of_image, sizes[i], 0.5, 60, min_box_size)
-        torch.testing.assert_close(instances.objectness_logits, expected.objectness_logits)
-        torch.testing.assert_close(instances.proposal_boxes.tensor, expected.proposal_boxes.tensor)
+        boxes_of_image = Boxes(candidates[i][finite[i]])
+        boxes_of_image.clip(sizes[i])
+        large = boxes_of_image.nonempty(min_box_size)
+        of_image = boxes_of_image[large].tensor, scores[i][finite[i]][large]
+        keep = batched_nms(*of_image, levels[finite[i]][large], 0.5)[:60]
+        torch.testing.assert_close(instances.proposal_boxes.tensor, of_image[0][keep])
+        torch.testing.assert_close(instances.objectness_logits, of_image[1][keep])
 
 
-def test_a_batch_with_numbers_that_are_not_finite_is_refused_in_training():
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_a_batch_with_numbers_that_are_not_finite_is_refused_in_training(monkeypatch, on_cpu):
+    monkeypatch.setattr(proposal_utils, "is_on_cpu", lambda tensor: on_cpu)
     boxes, scores = random_boxes(2)[None], torch.tensor([[0.0, torch.nan]])
-    scored_boxes = torch.cat([boxes, scores[..., None]], dim=2)
-    arguments = (scored_boxes, torch.tensor([0, 1]), scores.isfinite(), [SIZE], 0.5, 10, 0.0)
+    arguments = (boxes, list(scores.split(1, dim=1)), [SIZE], 0.5, 10, 0.0)
     with pytest.raises(FloatingPointError, match=r"feature levels \[1\]"):
-        _suppress_in_batch(*arguments, True)
-    (dropped,) = proposal_utils.suppress_proposals(
-        boxes, [scores], [SIZE], 0.5, 10, 0.0, training=False
-    )
+        suppress_proposals(*arguments, training=True)
+    (dropped,) = suppress_proposals(*arguments, training=False)
     assert len(dropped) == 1
 
 

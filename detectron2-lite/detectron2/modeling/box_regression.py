@@ -5,8 +5,7 @@ import torch
 from fvcore.nn import giou_loss, smooth_l1_loss
 from torch import Tensor
 
-from detectron2.layers import cat, ciou_loss, diou_loss
-from detectron2.structures import Boxes
+from detectron2.layers import ciou_loss, diou_loss
 from detectron2.utils.checks import assert_all
 
 # exp(dw) may enlarge a box at most by this factor: a 16 pixel anchor becomes 1000 pixels wide.
@@ -136,33 +135,6 @@ def box_regression_loss(
         # nor, as 0 * NaN, a gradient.
         losses = losses.masked_fill(left_out[:, None], 0.0)
     return losses.sum()
-
-
-def positive_rows(
-    anchors: Sequence[Boxes],
-    pred_anchor_deltas: Sequence[Tensor],
-    gt_boxes: Sequence[Tensor],
-    positive: tuple[Tensor, Tensor],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What `box_regression_loss` takes of the N positive ones of R anchors in B images.
-
-    All others would be encoded to targets that nobody reads.
-
-    Args:
-        anchors: per level, R in all.
-        pred_anchor_deltas: per level (B, anchors of the level, 4).
-        gt_boxes: per image (R, 4), the ground truth of each anchor.
-        positive: (N,) image and (N,) anchor of each.
-
-    Returns:
-        Anchors, deltas and ground truth, each (N, 4).
-    """
-    images, rows = positive
-    return (
-        Boxes.cat(anchors).tensor[rows],
-        cat(pred_anchor_deltas, dim=1)[images, rows],
-        torch.stack(list(gt_boxes))[images, rows],
-    )
 
 
 def _centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,12 @@
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from detectron2.layers import cat
 from detectron2.structures import Boxes
+from detectron2.structures.boxes import pairwise_iou_of_images
 from detectron2.utils.checks import assert_all
 from detectron2.utils.events import get_event_storage, has_event_storage
 
@@ -137,16 +138,20 @@ class Matcher:
         )
 
 
-def match_images(matcher: Callable, ious: Iterable[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
-    """What `matcher` says of each image.
+def match_images(
+    matcher: Callable, gt_boxes: Sequence[Boxes], boxes: Sequence[Boxes]
+) -> tuple[Sequence[Tensor], Tensor]:
+    """What `matcher` says of the IoU of each image's boxes with its ground truth.
 
     Args:
         matcher: a `Matcher`, or something else to be called for image after image.
-        ious: per image (M_i, N_i), as from `pairwise_iou`: never negative.
+        gt_boxes: per image, M_i boxes of the ground truth.
+        boxes: per image, N_i predicted boxes or anchors.
 
     Returns:
         Per image the (N_i,) matches; and the labels of all images, one after the other.
     """
+    ious = pairwise_iou_of_images(gt_boxes, boxes)
     if type(matcher).__call__ is Matcher.__call__:
         return matcher._match_images(list(ious))
     matches, match_labels = zip(*map(matcher, ious), strict=True)

@@ -99,15 +99,6 @@ def is_on_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def true_positions(*masks: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """(rows, columns) where each (R, C) bool mask holds; the host waits once for all masks."""
-    flat = true_rows([mask.flatten() for mask in masks])
-    return [
-        (of_mask // mask.shape[1], of_mask % mask.shape[1])
-        for of_mask, mask in zip(flat, masks, strict=True)
-    ]
-
-
 def _draw(population: int, count: int, first: int, device: torch.device) -> Tensor:
     drawn = torch.randperm(population, device=device)[:count]
     return drawn + first if first > 0 else drawn

@@ -19,17 +19,11 @@ from detectron2.layers import (
 from detectron2.layers.batch_norm import Norm, SyncBatchNorm
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator, by_anchor
 from detectron2.modeling.backbone import Backbone
-from detectron2.modeling.box_regression import Box2BoxTransform, box_regression_loss, positive_rows
-from detectron2.modeling.matcher import (
-    Matcher,
-    match_images,
-    matched_boxes,
-    matched_classes,
-)
+from detectron2.modeling.box_regression import Box2BoxTransform, box_regression_loss
+from detectron2.modeling.matcher import Matcher, match_images, matched_boxes, matched_classes
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
-from detectron2.modeling.sampling import true_positions
+from detectron2.modeling.sampling import true_rows
 from detectron2.structures import Boxes, ImageList, Instances
-from detectron2.structures.boxes import pairwise_iou_of_images
 from detectron2.utils.events import get_event_storage
 
 _NORMALIZER_MOMENTUM = 0.9
@@ -162,8 +156,7 @@ class RetinaNet(DenseDetector):
         """
         anchors = Boxes.cat(anchors)
         gt_boxes = [x.gt_boxes for x in instances]
-        ious = pairwise_iou_of_images(gt_boxes, [anchors] * len(gt_boxes))
-        matches, states = match_images(self.anchor_matcher, ious)
+        matches, states = match_images(self.anchor_matcher, gt_boxes, [anchors] * len(gt_boxes))
         gt_classes = [x.gt_classes for x in instances]
         labels = matched_classes(matches, states, gt_classes, self.num_classes)
         return list(labels.view(len(gt_boxes), -1)), matched_boxes(matches, gt_boxes)
@@ -190,13 +183,13 @@ class RetinaNet(DenseDetector):
         Returns:
             `loss_cls` and `loss_box_reg`.
         """
-        labels = torch.stack(gt_labels)  # (N, R)
+        labels = torch.cat(gt_labels)  # (N * R,)
         valid = labels >= 0
         positive = valid & (labels != self.num_classes)
-        # Positions instead of bools: each index by bools waits for the device once more.
-        valid, positive = true_positions(valid, positive)
-        num_positive = len(positive[0])
-        get_event_storage().put_scalar("num_pos_anchors", num_positive / len(labels))
+        # Rows instead of bools: each index by bools waits for the device once more.
+        valid, positive = true_rows([valid, positive])
+        num_positive = len(positive)
+        get_event_storage().put_scalar("num_pos_anchors", num_positive / len(gt_labels))
         self.loss_normalizer = _NORMALIZER_MOMENTUM * self.loss_normalizer + (
             1 - _NORMALIZER_MOMENTUM
         ) * max(num_positive, 1)
@@ -205,14 +198,17 @@ class RetinaNet(DenseDetector):
         # background, class K, the row is empty.
         target = labels[valid][:, None] == torch.arange(self.num_classes, device=labels.device)
         loss_cls = sigmoid_focal_loss(
-            cat(pred_logits, dim=1)[valid],
+            cat(pred_logits, dim=1).flatten(0, 1)[valid],
             target,
             alpha=self.focal_loss_alpha,
             gamma=self.focal_loss_gamma,
             reduction="sum",
         )
+        anchors = Boxes.cat(anchors).tensor
         loss_box_reg = box_regression_loss(
-            *positive_rows(anchors, pred_anchor_deltas, gt_boxes, positive),
+            anchors[positive % len(anchors)],
+            cat(pred_anchor_deltas, dim=1).flatten(0, 1)[positive],
+            torch.cat(gt_boxes)[positive],
             self.box2box_transform,
             self.box_reg_loss_type,
             self.smooth_l1_beta,

@@ -17,22 +17,6 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 _GROUND_TRUTH_LOGIT = math.log((1.0 - 1e-10) / 1e-10)
 
 
-def top_scoring(logits: Tensor, k: int, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The k best-scoring entries of every image, best first.
-
-    Args:
-        logits: (N, R) scores.
-        k: how many to take; all R where there are fewer.
-        values: (N, R, D), what belongs to the scores.
-
-    Returns:
-        Scores (N, k), their positions among the R (N, k), their values (N, k, D).
-    """
-    scores, positions = logits.topk(min(k, logits.shape[1]), dim=1)
-    index = positions[..., None].expand(-1, -1, values.shape[-1])  # (N, k, D)
-    return scores, positions, values.gather(1, index)
-
-
 @torch.no_grad()
 def find_top_rpn_proposals(
     proposals: list[Tensor],
@@ -63,10 +47,10 @@ def find_top_rpn_proposals(
         FloatingPointError: in training, a box or score is infinite or NaN.
     """
     scores, boxes = [], []
-    for level_boxes, level_logits in zip(proposals, pred_objectness_logits, strict=True):
-        level_scores, _, top_boxes = top_scoring(level_logits, pre_nms_topk, level_boxes)
-        scores.append(level_scores)
-        boxes.append(top_boxes)
+    for level_boxes, logits in zip(proposals, pred_objectness_logits, strict=True):
+        top_scores, rows = logits.topk(min(pre_nms_topk, logits.shape[1]), dim=1)
+        scores.append(top_scores)
+        boxes.append(level_boxes.gather(1, rows[..., None].expand(-1, -1, 4)))
     return suppress_proposals(
         cat(boxes, dim=1), scores, image_sizes, nms_thresh, post_nms_topk, min_box_size, training
     )
@@ -98,67 +82,21 @@ def suppress_proposals(
     Raises:
         FloatingPointError: in training, a box or score is infinite or NaN.
     """
-    level_of_column = torch.cat(
-        [torch.full((s.shape[1],), level, device=s.device) for level, s in enumerate(scores)]
+    device, num_images = boxes.device, len(boxes)
+    levels = torch.cat(
+        [torch.full((s.shape[1],), level, device=device) for level, s in enumerate(scores)]
     )
-    scores = cat(scores, dim=1)  # (N, k)
-    scored_boxes = torch.cat([boxes, scores[..., None]], dim=2)  # (N, k, 5)
+    scored_boxes = torch.cat([boxes, cat(scores, dim=1)[..., None]], dim=2)  # (N, k, 5)
     finite = scored_boxes.abs().amax(dim=2) < math.inf  # (N, k); no comparison holds for NaN
-    if not is_on_cpu(boxes):
-        return _suppress_in_batch(
-            scored_boxes,
-            level_of_column,
-            finite,
-            image_sizes,
-            nms_thresh,
-            post_nms_topk,
-            min_box_size,
-            training,
-        )
-    # Without a device to wait for, only boxes of the same image are compared: less arithmetic.
-    all_finite = bool(finite.all())
-    if training and not all_finite:
-        _raise_diverged(level_of_column[~finite.all(dim=0)])
-    results = []
-    for i, image_size in enumerate(image_sizes):
-        candidates = boxes[i], scores[i], level_of_column
-        if not all_finite:
-            candidates = tuple(values[finite[i]] for values in candidates)
-        results.append(
-            _suppress_in_image(*candidates, image_size, nms_thresh, post_nms_topk, min_box_size)
-        )
-    return results
-
-
-def _suppress_in_batch(
-    scored_boxes: Tensor,
-    levels: Tensor,
-    finite: Tensor,
-    image_sizes: list[tuple[int, int]],
-    nms_thresh: float,
-    post_nms_topk: int,
-    min_box_size: float,
-    training: bool,
-) -> list[Instances]:
-    """`_suppress_in_image` for all images at once, so that the host waits twice in all.
-
-    Of (N, k, 5) boxes and scores, those that are not `finite`, (N, k) bools, or too small get the
-    score -inf: they come last, so they suppress none of the others, and are dropped.
-    """
-    device, num_images = finite.device, len(finite)
     lowest = torch.tensor([0, 0, 0, 0, -math.inf])
     highest = torch.tensor([[w, h, w, h, math.inf] for h, w in image_sizes])[:, None]
     clipped = scored_boxes.float().clamp(send(lowest, device), send(highest, device))
     boxes = clipped[..., :4]
     valid = finite & (boxes[..., 2:] - boxes[..., :2] > min_box_size).all(dim=2)
+    # Others come last, so they suppress none, and are dropped.
     scores = torch.where(valid, clipped[..., 4], -math.inf)
-    # Levels lie side by side and images below each other, far enough apart not to overlap.
-    side = 1 + max(max(size) for size in image_sizes)
     images = torch.arange(num_images + 1, device=device)
-    y = torch.arange(0, num_images * side, side, device=device)[:, None]
-    x, y = torch.broadcast_tensors(levels * side, y)
-    apart = (boxes + torch.stack([x, y, x, y], dim=2)).flatten(0, 1)
-    keep = nms(apart, scores.flatten(), nms_thresh)  # by falling score
+    keep = _suppress(boxes, scores, levels, images[:-1], max(map(max, image_sizes)), nms_thresh)
     # Image by image, and last what is not valid.
     image = torch.where(valid, images[:-1, None], num_images).flatten()
     image, order = image[keep].sort(stable=True)
@@ -176,21 +114,27 @@ def _suppress_in_batch(
     ]
 
 
-def _suppress_in_image(
+def _suppress(
     boxes: Tensor,
     scores: Tensor,
     levels: Tensor,
-    image_size: tuple[int, int],
+    images: Tensor,
+    largest_side: int,
     nms_thresh: float,
-    post_nms_topk: int,
-    min_box_size: float,
-) -> Instances:
-    boxes = Boxes(boxes)
-    boxes.clip(image_size)
-    large = boxes.nonempty(threshold=min_box_size)
-    boxes, scores, levels = boxes[large], scores[large], levels[large]
-    keep = batched_nms(boxes.tensor, scores, levels, nms_thresh)[:post_nms_topk]
-    return Instances(image_size, proposal_boxes=boxes[keep], objectness_logits=scores[keep])
+) -> Tensor:
+    """The rows that stay of (N, k, 4) boxes, numbered through all N images, by falling score.
+
+    Overlaps count within a level and image only. `levels` are (k,) and `images` (N,).
+    """
+    if is_on_cpu(boxes):
+        # Without a device to wait for, only boxes of one group are compared: less arithmetic.
+        groups = (levels * len(images) + images[:, None]).flatten()
+        boxes = boxes.nan_to_num().flatten(0, 1)
+        return batched_nms(boxes, scores.flatten(), groups, nms_thresh)
+    # Levels lie side by side and images below each other, far enough apart not to overlap.
+    x, y = torch.broadcast_tensors(levels, images[:, None])
+    shifts = torch.stack([x, y, x, y], dim=2) * (largest_side + 1)
+    return nms((boxes + shifts).flatten(0, 1), scores.flatten(), nms_thresh)
 
 
 def _raise_diverged(levels: Tensor) -> None:

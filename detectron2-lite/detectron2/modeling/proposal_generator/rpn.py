@@ -14,7 +14,6 @@ from detectron2.modeling.matcher import Matcher, match_images, matched_boxes
 from detectron2.modeling.proposal_generator.proposal_utils import suppress_proposals
 from detectron2.modeling.sampling import subsample_labels_of_images
 from detectron2.structures import Boxes, ImageList, Instances
-from detectron2.structures.boxes import pairwise_iou_of_images
 from detectron2.utils.events import get_event_storage
 
 
@@ -199,8 +198,7 @@ class RPN(nn.Module):
         """
         anchors = Boxes.cat(anchors)
         gt_boxes = [x.gt_boxes for x in gt_instances]
-        ious = pairwise_iou_of_images(gt_boxes, [anchors] * len(gt_boxes))
-        matches, labels = match_images(self.anchor_matcher, ious)
+        matches, labels = match_images(self.anchor_matcher, gt_boxes, [anchors] * len(gt_boxes))
         labels = labels.to(anchors.device)
         lengths = [len(anchors)] * len(gt_boxes)
         if self.anchor_boundary_thresh >= 0:

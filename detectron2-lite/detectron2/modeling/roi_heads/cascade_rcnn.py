@@ -5,12 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from detectron2.modeling.matcher import (
-    Matcher,
-    match_images,
-    matched_boxes,
-    matched_classes,
-)
+from detectron2.modeling.matcher import Matcher, match_images, matched_boxes, matched_classes
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads.fast_rcnn import (
     FastRCNNOutputLayers,
@@ -20,7 +15,6 @@ from detectron2.modeling.roi_heads.fast_rcnn import (
 from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads
 from detectron2.modeling.sampling import true_rows
 from detectron2.structures import Boxes, Instances
-from detectron2.structures.boxes import pairwise_iou_of_images
 from detectron2.utils.events import get_event_storage
 
 
@@ -159,8 +153,9 @@ class CascadeROIHeads(StandardROIHeads):
     ) -> None:
         """Give proposals of a later stage their `gt_classes` and `gt_boxes`, in place."""
         gt_boxes = [x.gt_boxes for x in targets]
-        ious = pairwise_iou_of_images(gt_boxes, [x.proposal_boxes for x in proposals])
-        matches, labels = match_images(self.proposal_matchers[stage], ious)
+        matches, labels = match_images(
+            self.proposal_matchers[stage], gt_boxes, [x.proposal_boxes for x in proposals]
+        )
         classes = matched_classes(
             matches,
             labels.abs(),  # nothing is ignored: -1 counts as 1

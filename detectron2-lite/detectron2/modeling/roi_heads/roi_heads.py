@@ -11,7 +11,6 @@ from detectron2.modeling.proposal_generator.proposal_utils import add_ground_tru
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers, Predictions
 from detectron2.modeling.sampling import subsample_labels_of_images, true_rows
 from detectron2.structures import Boxes, ImageList, Instances
-from detectron2.structures.boxes import pairwise_iou_of_images
 from detectron2.utils.events import get_event_storage
 
 
@@ -94,11 +93,11 @@ class ROIHeads(nn.Module):
         """
         if self.proposal_append_gt:
             proposals = add_ground_truth_to_proposals(targets, proposals)
-        ious = pairwise_iou_of_images(
-            [x.gt_boxes for x in targets], [x.proposal_boxes for x in proposals]
-        )
-        matches, labels = match_images(self.proposal_matcher, ious)
+        gt_boxes = [x.gt_boxes for x in targets]
         gt_classes = [x.gt_classes for x in targets]
+        matches, labels = match_images(
+            self.proposal_matcher, gt_boxes, [x.proposal_boxes for x in proposals]
+        )
         classes = matched_classes(matches, labels, gt_classes, self.num_classes)
         lengths = [len(x) for x in proposals]
         rows, counts = subsample_labels_of_images(
