@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco_export import convert_to_coco_json
 from detectron2.data.datasets.coco_file import own_entries, read_coco_file
 from detectron2.evaluation.coco_results import instances_to_coco_json
 from detectron2.evaluation.instance_evaluator import InstanceEvaluator
-from detectron2.evaluation.scoring import GroundTruth, mean_precision
+from detectron2.evaluation.scoring import mean_precision
 from detectron2.utils.logger import create_wide_table
 
 __all__ = ["COCOEvaluator", "instances_to_coco_json"]
@@ -48,6 +47,8 @@ class COCOEvaluator(InstanceEvaluator):
 
     rules = "COCO"
     metrics = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+    required_keys = {"annotations": {"area", "iscrowd"}}
+    default_max_dets = 100
 
     def __init__(
         self,
@@ -61,19 +62,16 @@ class COCOEvaluator(InstanceEvaluator):
         kpt_oks_sigmas: Sequence[float] = (),
         allow_cached_coco: bool = True,
     ):
-        max_dets = 100 if max_dets_per_image is None else max_dets_per_image
-        super().__init__(tasks, distributed, output_dir, max_dets)
-        self._metadata = MetadataCatalog.get(dataset_name)
-        self._json_file = self._ground_truth_file(dataset_name, allow_cached_coco)
-        self._ground_truth = GroundTruth(
-            own_entries(read_coco_file(self._json_file)),
-            self._json_file,
-            {"annotations": {"area", "iscrowd"}},
-            tasks,
+        self._allow_cached = allow_cached_coco
+        super().__init__(
+            dataset_name, tasks, distributed, output_dir, max_dets_per_image=max_dets_per_image
         )
 
-    def _ground_truth_file(self, dataset_name: str, allow_cached: bool) -> str:
-        json_file = self._metadata.get("json_file")
+    def _read_truth(self) -> dict[str, Any]:
+        return own_entries(read_coco_file(self._json_file))
+
+    def _ground_truth_file(self) -> str:
+        dataset_name, json_file = self._metadata.name, self._metadata.get("json_file")
         if json_file is not None:
             return json_file
         if self._output_dir is None:
@@ -82,7 +80,7 @@ class COCOEvaluator(InstanceEvaluator):
                 "output_dir must be given to COCOEvaluator, for the converted ground truth"
             )
         json_file = os.path.join(self._output_dir, f"{dataset_name}_coco_format.json")
-        convert_to_coco_json(dataset_name, json_file, allow_cached=allow_cached)
+        convert_to_coco_json(dataset_name, json_file, allow_cached=self._allow_cached)
         return json_file
 
     def evaluate(self, img_ids: Sequence[int] | None = None) -> dict[str, dict[str, float]]:
@@ -108,13 +106,6 @@ class COCOEvaluator(InstanceEvaluator):
         if contiguous is None:
             return None
         return {number: dataset_id for dataset_id, number in contiguous.items()}
-
-    def _score(
-        self, task: str, results: list[dict[str, Any]], img_ids: Sequence[Any] | None
-    ) -> tuple[dict[str, float], np.ndarray]:
-        # A limit below 10 must stay the last one.
-        max_dets = [min(1, self._max_dets), min(10, self._max_dets), self._max_dets]
-        return self._ground_truth.score(results, task, max_dets, img_ids)
 
     def _more_metrics(self, task: str, precision: np.ndarray) -> dict[str, float]:
         """The precision of each class, where there are several."""

@@ -1,7 +1,9 @@
 """The evaluator interface and the loop that feeds it."""
 
 import datetime
+import json
 import logging
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +14,7 @@ import torch
 from torch import nn
 
 from detectron2.utils.comm import get_world_size, is_main_process
+from detectron2.utils.file_io import atomic_write
 from detectron2.utils.logger import log_every_n_seconds
 
 logger = logging.getLogger(__name__)
@@ -150,6 +153,27 @@ def _run(
         times.end_iteration(index)
     call("on_end")
     times.log_total()
+
+
+def write_results(output_dir: str | None, name: str, content: Any) -> None:
+    """Write a result file, whole or not at all: as JSON by its name, or by torch.
+
+    Args:
+        output_dir: is made where it is missing; None writes nothing.
+        name: of the file.
+        content: what goes into it.
+    """
+    if not output_dir:
+        return
+    os.makedirs(output_dir, exist_ok=True)
+    path = os.path.join(output_dir, name)
+    if name.endswith(".json"):
+        logger.info(f"Saving results to {path}")
+        with atomic_write(path) as f:
+            json.dump(content, f)
+    else:
+        with atomic_write(path, "wb") as f:
+            torch.save(content, f)
 
 
 class _Times:

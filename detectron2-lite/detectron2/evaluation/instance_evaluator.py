@@ -2,10 +2,8 @@
 
 import importlib.metadata
 import itertools
-import json
 import logging
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation.coco_results import instances_to_coco_json
-from detectron2.evaluation.evaluator import DatasetEvaluator
+from detectron2.evaluation.evaluator import DatasetEvaluator, write_results
 from detectron2.evaluation.scoring import GroundTruth
 from detectron2.utils import comm
-from detectron2.utils.file_io import atomic_write
 from detectron2.utils.logger import create_small_table
 
 _TASKS = ("bbox", "segm")
@@ -31,39 +29,54 @@ _NAMES = {
 class InstanceEvaluator(DatasetEvaluator):
     """Collects the detections of all ranks, writes them and scores them.
 
-    A subclass sets `_json_file` and `_ground_truth`.
-
-    Args:
-        tasks: of "bbox" and "segm"; None takes bbox, and segm where predictions have masks.
-        distributed: gather the predictions of all ranks on the main process.
-        output_dir: folder for result files; None writes nothing.
-        max_dets: predictions per image that count, by score.
+    A subclass says whose rules these are and what the arguments mean.
 
     Raises:
-        ValueError: unknown task, or `max_dets` below 1.
+        ValueError: unknown task, or `max_dets_per_image` below 1.
     """
 
     rules: str
     """Whose rules and file format they are: "COCO" or "LVIS"."""
     metrics: tuple[str, ...]
     """The names of the metrics of each task."""
+    default_max_dets: int
+    """`max_dets_per_image` where it is None."""
 
-    _json_file: str
-    _ground_truth: GroundTruth
+    required_keys: Mapping[str, set[str]]
+    """By section, the keys of the ground truth beyond those that a data set needs."""
 
     def __init__(
-        self, tasks: Sequence[str] | None, distributed: bool, output_dir: str | None, max_dets: int
+        self,
+        dataset_name: str,
+        tasks: Sequence[str] | None = None,
+        distributed: bool = True,
+        output_dir: str | None = None,
+        *,
+        max_dets_per_image: int | None = None,
     ):
+        max_dets = self.default_max_dets if max_dets_per_image is None else max_dets_per_image
         if unknown := set(tasks or ()) - set(_TASKS):
             raise ValueError(f"tasks must be of {_TASKS}, got {sorted(unknown)}")
         if max_dets < 1:
             raise ValueError(f"max_dets_per_image must be at least 1, got {max_dets}")
         self._logger = logging.getLogger(type(self).__module__)
+        self._metadata = MetadataCatalog.get(dataset_name)
         self._tasks = tasks
         self._distributed = distributed
         self._output_dir = output_dir
         self._max_dets = max_dets
         self._predictions: list[dict[str, Any]] = []
+        self._json_file = self._ground_truth_file()
+        self._ground_truth = GroundTruth(
+            self._read_truth(), self._json_file, self.required_keys, tasks
+        )
+
+    def _ground_truth_file(self) -> str:
+        return self._metadata.json_file
+
+    def _read_truth(self) -> dict[str, Any]:
+        """The content of the file, whose entries may be changed."""
+        raise NotImplementedError
 
     def reset(self) -> None:
         """Forget all predictions."""
@@ -94,11 +107,9 @@ class InstanceEvaluator(DatasetEvaluator):
         """Class of the model -> category id of the data set; None if they are the same."""
         raise NotImplementedError
 
-    def _score(
-        self, task: str, results: list[dict[str, Any]], img_ids: Sequence[Any] | None
-    ) -> tuple[dict[str, float], np.ndarray]:
-        """See `GroundTruth.score`."""
-        raise NotImplementedError
+    def _counted(self, task: str, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The results that count in a task."""
+        return results
 
     def _more_metrics(self, task: str, precision: np.ndarray) -> dict[str, float]:
         """Further metrics of a task, from its precision."""
@@ -112,11 +123,11 @@ class InstanceEvaluator(DatasetEvaluator):
         if not predictions:
             self._logger.warning(f"{type(self).__name__} did not receive valid predictions.")
             return {}
-        self._write("instances_predictions.pth", predictions)
+        write_results(self._output_dir, "instances_predictions.pth", predictions)
         self._logger.info(f"Preparing results for {self.rules} format ...")
         results = list(itertools.chain(*(p["instances"] for p in predictions)))
         self._to_dataset_ids(results)
-        self._write(f"{self.rules.lower()}_instances_results.json", results)
+        write_results(self._output_dir, f"{self.rules.lower()}_instances_results.json", results)
         if not self._ground_truth.annotated:
             self._logger.info("Annotations are not available for evaluation.")
             return {}
@@ -141,20 +152,6 @@ class InstanceEvaluator(DatasetEvaluator):
             predictions = list(itertools.chain(*comm.gather(predictions, dst=0)))
         self.reset()
         return predictions
-
-    def _write(self, name: str, content: list[dict[str, Any]]) -> None:
-        """Write a result file, whole or not at all: JSON, or by torch."""
-        if not self._output_dir:
-            return
-        os.makedirs(self._output_dir, exist_ok=True)
-        path = os.path.join(self._output_dir, name)
-        if name.endswith(".json"):
-            self._logger.info(f"Saving results to {path}")
-            with atomic_write(path) as f:
-                json.dump(content, f)
-        else:
-            with atomic_write(path, "wb") as f:
-                torch.save(content, f)
 
     def _to_dataset_ids(self, results: list[dict[str, Any]]) -> None:
         """Replace classes of the model by category ids of the data set, in place."""
@@ -192,7 +189,9 @@ class InstanceEvaluator(DatasetEvaluator):
         if not results:
             self._logger.warning("No predictions from the model!")
             return dict.fromkeys(self.metrics, math.nan)
-        shares, precision = self._score(task, results, img_ids)
+        shares, precision = self._ground_truth.score(
+            self._counted(task, results), task, self._max_dets, img_ids, lvis=self.rules == "LVIS"
+        )
         values = {name: shares[_NAMES[name]] for name in self.metrics}
         metrics = {k: 100 * value if value >= 0 else math.nan for k, value in values.items()}
         self._logger.info(f"Evaluation results for {task}: \n" + create_small_table(metrics))

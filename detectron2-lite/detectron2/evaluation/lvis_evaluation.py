@@ -1,23 +1,13 @@
 """LVIS metrics for boxes and masks."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pycocotools.mask as mask_util
 
-from detectron2.data import MetadataCatalog
-from detectron2.data.datasets.lvis import read_lvis_file
+from detectron2.data.datasets.coco_file import own_entries, read_coco_file
 from detectron2.evaluation.instance_evaluator import InstanceEvaluator
-from detectron2.evaluation.scoring import GroundTruth
-
-# Beyond what a data set needs.
-_REQUIRED_KEYS = {
-    "images": {"neg_category_ids", "not_exhaustive_category_ids"},
-    "annotations": {"area", "bbox", "segmentation"},
-    "categories": {"frequency"},
-}
 
 
 class LVISEvaluator(InstanceEvaluator):
@@ -46,27 +36,22 @@ class LVISEvaluator(InstanceEvaluator):
 
     rules = "LVIS"
     metrics = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
+    required_keys = {
+        "images": {"neg_category_ids", "not_exhaustive_category_ids"},
+        "annotations": {"area", "bbox", "segmentation"},
+        "categories": {"frequency"},
+    }
+    default_max_dets = 300
 
-    def __init__(
-        self,
-        dataset_name: str,
-        tasks: Sequence[str] | None = None,
-        distributed: bool = True,
-        output_dir: str | None = None,
-        *,
-        max_dets_per_image: int | None = None,
-    ):
-        max_dets = 300 if max_dets_per_image is None else max_dets_per_image
-        super().__init__(tasks, distributed, output_dir, max_dets)
-        self._json_file = MetadataCatalog.get(dataset_name).json_file
-        content = read_lvis_file(self._json_file, own=True)
+    def _read_truth(self) -> dict[str, Any]:
+        content = own_entries(read_coco_file(self._json_file, image_path_key="coco_url"))
         annotations = content.pop("annotations", [])
         if annotations:
             # As in the package `lvis`: what has no area does not count, and there are no crowds.
             content["annotations"] = [a for a in annotations if a.get("area", 1) > 0]
             for annotation in annotations:
                 annotation.pop("iscrowd", None)
-        self._ground_truth = GroundTruth(content, self._json_file, _REQUIRED_KEYS, tasks)
+        return content
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Write the result files, compute the metrics and drop the predictions.
@@ -85,12 +70,9 @@ class LVISEvaluator(InstanceEvaluator):
     def _dataset_ids(self) -> Mapping[int, int]:
         return {category_id - 1: category_id for category_id in self._ground_truth.category_ids}
 
-    def _score(
-        self, task: str, results: list[dict[str, Any]], img_ids: Sequence[Any] | None
-    ) -> tuple[dict[str, float], np.ndarray]:
+    def _counted(self, task: str, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
         best = _best_of_each_image(results, self._max_dets)
-        best = [result for result in best if _area(result, task) > 0]
-        return self._ground_truth.score(best, task, [self._max_dets], img_ids, lvis=True)
+        return [result for result in best if _area(result, task) > 0]
 
 
 def _best_of_each_image(results: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:

@@ -82,7 +82,7 @@ class GroundTruth:
         self,
         results: Sequence[Mapping[str, Any]],
         task: str,
-        max_dets: Sequence[int],
+        max_dets: int,
         image_ids: Sequence[Any] | None = None,
         lvis: bool = False,
     ) -> tuple[dict[str, float], np.ndarray]:
@@ -91,8 +91,7 @@ class GroundTruth:
         Args:
             results: entries of a COCO result list, whose images are all known.
             task: "bbox" or "segm".
-            max_dets: ascending; so many detections of each category count in an image, by score.
-                Precision is that of the last one.
+            max_dets: so many detections of each category count in an image, by score.
             image_ids: the images to score on; None takes all.
             lvis: whether a detection counts only where its category is known to be present or
                 absent.
@@ -125,7 +124,9 @@ class GroundTruth:
             print_function=logger.debug,
             lvis_style=lvis,
         )
-        engine.params.maxDets = list(max_dets)
+        # COCO counts recall at 1 and 10 too. A limit below stays the last one, that of precision.
+        fewer = [] if lvis else [min(1, max_dets), min(10, max_dets)]
+        engine.params.maxDets = [*fewer, max_dets]
         if image_ids is not None:
             engine.params.imgIds = [self._numbers[image_id] for image_id in image_ids]
         engine.evaluate()

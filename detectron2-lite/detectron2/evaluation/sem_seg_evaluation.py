@@ -1,22 +1,18 @@
 """Metrics of semantic segmentation."""
 
 import itertools
-import json
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
-import torch
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
-from detectron2.evaluation.evaluator import DatasetEvaluator
+from detectron2.evaluation.evaluator import DatasetEvaluator, write_results
 from detectron2.utils import comm
-from detectron2.utils.file_io import atomic_write
 from detectron2.utils.logger import create_small_table
 
 __all__ = ["SemSegEvaluator", "load_image_into_numpy_array"]
@@ -132,7 +128,9 @@ class SemSegEvaluator(DatasetEvaluator):
             if not comm.is_main_process():
                 return None
         metrics = self._metrics(confusion[:-1, :-1])
-        self._write(metrics, predictions)
+        if self._save_predictions:
+            write_results(self._output_dir, "sem_seg_predictions.json", predictions)
+        write_results(self._output_dir, "sem_seg_evaluation.pth", metrics)
         main = {name: value for name, value in metrics.items() if "-" not in name}
         self._logger.info("Evaluation results for sem_seg: \n" + create_small_table(main))
         return OrderedDict(sem_seg=metrics)
@@ -197,13 +195,3 @@ class SemSegEvaluator(DatasetEvaluator):
             category = self._dataset_ids.get(number, number)
             found.append({"file_name": file_name, "category_id": category, "segmentation": rle})
         return found
-
-    def _write(self, metrics: dict[str, float], predictions: list[dict[str, Any]]) -> None:
-        if self._output_dir is None:
-            return
-        os.makedirs(self._output_dir, exist_ok=True)
-        if self._save_predictions:
-            with atomic_write(os.path.join(self._output_dir, "sem_seg_predictions.json")) as f:
-                json.dump(predictions, f)
-        with atomic_write(os.path.join(self._output_dir, "sem_seg_evaluation.pth"), "wb") as f:
-            torch.save(metrics, f)
