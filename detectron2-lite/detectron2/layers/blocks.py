@@ -67,33 +67,33 @@ class DepthwiseSeparableConv2d(nn.Module):
     ) -> None:
         super().__init__()
         depthwise = {"padding": padding, "dilation": dilation, "groups": in_channels}
-        self.depthwise = _conv(
-            in_channels, in_channels, kernel_size, norm1, activation1, **depthwise
+        self.depthwise = conv_with_norm(
+            *(in_channels, in_channels, kernel_size, norm1), activation=activation1, **depthwise
         )
-        self.pointwise = _conv(in_channels, out_channels, 1, norm2, activation2)
+        self.pointwise = conv_with_norm(in_channels, out_channels, 1, norm2, activation=activation2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H', W')."""
         return self.pointwise(self.depthwise(x))
 
 
-def _conv(
+def conv_with_norm(
     in_channels: int,
     out_channels: int,
     kernel_size: int,
     norm: Norm,
-    activation: Callable[[Tensor], Tensor] | None,
+    *,
+    fill: Callable[[nn.Module], None] | None = weight_init.c2_msra_fill,
     **kwargs: Any,
 ) -> Conv2d:
-    """A `Conv2d` with its norm built, a bias only without norm, and He initialisation."""
-    conv = Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size,
-        bias=not norm,
-        norm=get_norm(norm, out_channels),
-        activation=activation,
-        **kwargs,
-    )
-    weight_init.c2_msra_fill(conv)
+    """A `Conv2d` with its norm built, initialised by `fill`, or as torch does it.
+
+    Unless `kwargs` say otherwise, it has a bias only without norm, and is padded so that a map
+    keeps its size at stride 1.
+    """
+    padding = kwargs.get("dilation", 1) * (kernel_size // 2)
+    kwargs = {"padding": padding, "bias": not norm, "norm": get_norm(norm, out_channels)} | kwargs
+    conv = Conv2d(in_channels, out_channels, kernel_size, **kwargs)
+    if fill is not None:
+        fill(conv)
     return conv

@@ -1,13 +1,15 @@
 import itertools
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch.nn.functional as F
 from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 
-from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.layers import ShapeSpec
 from detectron2.layers.batch_norm import Norm
+from detectron2.layers.blocks import conv_with_norm
 from detectron2.modeling.backbone.backbone import Backbone
 
 
@@ -55,11 +57,12 @@ class FPN(Backbone):
         assert fuse_type in ("sum", "avg"), (
             f"FPN fuse_type must be 'sum' or 'avg', got {fuse_type!r}"
         )
+        conv = partial(conv_with_norm, fill=c2_xavier_fill, bias=norm == "")
         shapes = _input_shapes(bottom_up, in_features)
         self._levels = [int(math.log2(shape.stride)) for shape in shapes]
         for level, shape in zip(self._levels, shapes, strict=True):
-            self.add_module(f"fpn_lateral{level}", _conv(shape.channels, out_channels, 1, norm))
-            self.add_module(f"fpn_output{level}", _conv(out_channels, out_channels, 3, norm))
+            self.add_module(f"fpn_lateral{level}", conv(shape.channels, out_channels, 1, norm))
+            self.add_module(f"fpn_output{level}", conv(out_channels, out_channels, 3, norm))
         self.top_block = top_block
         self.in_features = tuple(in_features)
         self.bottom_up = bottom_up
@@ -195,16 +198,3 @@ def _input_shapes(bottom_up: Backbone, in_features: Sequence[str]) -> list[Shape
         f"got strides {dict(zip(in_features, strides, strict=True))}"
     )
     return shapes
-
-
-def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: Norm) -> Conv2d:
-    conv = Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size=kernel_size,
-        padding=kernel_size // 2,
-        bias=norm == "",
-        norm=get_norm(norm, out_channels),
-    )
-    c2_xavier_fill(conv)
-    return conv

@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
-from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor, nn
 
-from detectron2.layers import CNNBlockBase, Conv2d, get_norm
+from detectron2.layers import CNNBlockBase, Conv2d
 from detectron2.layers.batch_norm import Norm
+from detectron2.layers.blocks import conv_with_norm
 from detectron2.modeling.backbone.backbone import Backbone
 
 ResNetBlockBase = CNNBlockBase
+
+_conv = partial(conv_with_norm, bias=False)
 
 # depth -> blocks per stage: He et al. 2015, table 1
 _BLOCKS_PER_STAGE = {
@@ -295,29 +298,6 @@ class ResNet(Backbone):
 
 
 make_stage = ResNet.make_stage
-
-
-def _conv(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    norm: Norm,
-    *,
-    dilation: int = 1,
-    **kwargs: int,
-) -> Conv2d:
-    conv = Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size,
-        padding=dilation * (kernel_size // 2),
-        dilation=dilation,
-        bias=False,
-        norm=get_norm(norm, out_channels),
-        **kwargs,
-    )
-    c2_msra_fill(conv)
-    return conv
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, norm: Norm) -> Conv2d | None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from fvcore.nn import weight_init
 from torch import nn
 
-from detectron2.layers import Conv2d, Linear, ShapeSpec, get_norm
+from detectron2.layers import Conv2d, Linear, ShapeSpec
 from detectron2.layers.batch_norm import Norm
+from detectron2.layers.blocks import conv_with_norm
 
 
 class FastRCNNConvFCHead(nn.Sequential):
@@ -41,10 +42,7 @@ class FastRCNNConvFCHead(nn.Sequential):
         )
         channels, height, width = input_shape.channels, input_shape.height, input_shape.width
         for k, dim in enumerate(conv_dims, start=1):
-            norm = get_norm(conv_norm, dim)
-            conv = Conv2d(
-                channels, dim, 3, padding=1, bias=not conv_norm, norm=norm, activation=nn.ReLU()
-            )
+            conv = conv_with_norm(channels, dim, 3, conv_norm, fill=None, activation=nn.ReLU())
             self.add_module(f"conv{k}", conv)
             channels = dim
         self._output_shape = ShapeSpec(channels=channels, height=height, width=width)

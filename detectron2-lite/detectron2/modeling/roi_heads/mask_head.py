@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 
-from detectron2.layers import Conv2d, ConvTranspose2d, ShapeSpec, cat, get_norm
+from detectron2.layers import Conv2d, ConvTranspose2d, ShapeSpec, cat
 from detectron2.layers.batch_norm import Norm
+from detectron2.layers.blocks import conv_with_norm
 from detectron2.structures import Instances, PolygonMasks
 from detectron2.utils.events import get_event_storage
 
@@ -170,10 +171,7 @@ class MaskRCNNConvUpsampleHead(BaseMaskRCNNHead):
         assert len(conv_dims) > 0, "conv_dims needs at least one entry, the deconvolution's"
         channels = input_shape.channels
         for k, dim in enumerate(conv_dims[:-1], start=1):
-            norm = get_norm(conv_norm, dim)
-            conv = Conv2d(
-                channels, dim, 3, padding=1, bias=not conv_norm, norm=norm, activation=nn.ReLU()
-            )
+            conv = conv_with_norm(channels, dim, 3, conv_norm, fill=None, activation=nn.ReLU())
             self.add_module(f"mask_fcn{k}", conv)
             channels = dim
         self.deconv = ConvTranspose2d(channels, conv_dims[-1], 2, stride=2)
