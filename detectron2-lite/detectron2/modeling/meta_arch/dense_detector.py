@@ -1,6 +1,7 @@
 """One-stage detectors, which predict at every cell of the feature maps."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +24,8 @@ class DenseDetector(Detector):
         head: gets the list of feature maps and returns a tuple of predictions, each a list with
             one (N, C, H, W) tensor per map.
         head_in_features: names of the maps for the head; None for all, finest first.
-        pixel_mean: mean of each channel, in the range and channel order of the input images.
-        pixel_std: standard deviation of each channel.
-        input_format: channel order of the input images, "RGB" or "BGR"; only drawing needs it.
-        vis_period: put a picture of ground truth and detections into the event storage at every
-            that many iterations; 0: never.
+        **kwargs: `pixel_mean`, `pixel_std`, and where wanted `input_format` and `vis_period`, see
+            `Detector`. Drawn are ground truth and detections.
     """
 
     def __init__(
@@ -35,13 +33,9 @@ class DenseDetector(Detector):
         backbone: Backbone,
         head: nn.Module,
         head_in_features: Sequence[str] | None = None,
-        *,
-        pixel_mean: Sequence[float],
-        pixel_std: Sequence[float],
-        input_format: str | None = None,
-        vis_period: int = 0,
+        **kwargs: Any,
     ):
-        super().__init__(backbone, pixel_mean, pixel_std, input_format, vis_period)
+        super().__init__(backbone, **kwargs)
         self.head = head
         if head_in_features is None:
             shapes = backbone.output_shape()

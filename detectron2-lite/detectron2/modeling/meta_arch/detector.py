@@ -22,7 +22,8 @@ class Detector(nn.Module):
         pixel_mean: mean of each channel, in the range and channel order of the input images.
         pixel_std: standard deviation of each channel.
         input_format: channel order of the input images, "RGB" or "BGR"; only drawing needs it.
-        vis_period: draw in training at every that many iterations; 0: never.
+        vis_period: put a picture into the event storage in training at every that many iterations;
+            0: never.
 
     Raises:
         AssertionError: `pixel_mean` and `pixel_std` differ in length, or `vis_period` is set

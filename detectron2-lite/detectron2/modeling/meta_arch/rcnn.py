@@ -1,11 +1,10 @@
 """Two-stage detectors."""
 
-from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
-from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.meta_arch.detector import Detector
 from detectron2.structures import ImageList, Instances
 
@@ -14,17 +13,13 @@ class GeneralizedRCNN(Detector):
     """Backbone, proposal generator and heads on regions, with normalisation and resizing around.
 
     Args:
-        backbone: maps images to named feature maps.
         proposal_generator: makes proposals; None where the inputs bring them along.
         roi_heads: turns proposals into detections or losses.
-        pixel_mean: mean of each channel, in the range and channel order of the input images.
-        pixel_std: standard deviation of each channel.
-        input_format: channel order of the input images, "RGB" or "BGR"; only drawing needs it.
-        vis_period: put a picture of ground truth and proposals into the event storage at every
-            that many iterations; 0: never.
         paste_masks: whether inference makes masks of the size of the output. If not, `pred_masks`
             stays a `ROIMasks`, of a fraction of the memory: evaluators and the `Visualizer` take
             it, `ROIMasks.to_bitmasks` and `to_rle` turn it into masks of the image.
+        **kwargs: `backbone`, `pixel_mean`, `pixel_std`, and where wanted `input_format` and
+            `vis_period`, see `Detector`. Drawn are ground truth and proposals.
 
     Raises:
         AssertionError: `pixel_mean` and `pixel_std` differ in length, or `vis_period` is set
@@ -36,16 +31,12 @@ class GeneralizedRCNN(Detector):
     def __init__(
         self,
         *,
-        backbone: Backbone,
         proposal_generator: nn.Module | None,
         roi_heads: nn.Module,
-        pixel_mean: Sequence[float],
-        pixel_std: Sequence[float],
-        input_format: str | None = None,
-        vis_period: int = 0,
         paste_masks: bool = True,
+        **kwargs: Any,
     ):
-        super().__init__(backbone, pixel_mean, pixel_std, input_format, vis_period)
+        super().__init__(**kwargs)
         self.proposal_generator = proposal_generator
         self.roi_heads = roi_heads
         if not paste_masks:  # for all who call it, among them `inference` of subclasses

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from fvcore.nn import sigmoid_focal_loss
@@ -56,11 +56,8 @@ class RetinaNet(DenseDetector):
         test_topk_candidates: pairs per image and level that enter suppression.
         test_nms_thresh: of two boxes of one class whose IoU is above it, the worse one goes.
         max_detections_per_image: detections kept per image.
-        pixel_mean: mean of each channel, in the range and channel order of the input images.
-        pixel_std: standard deviation of each channel.
-        vis_period: put a picture of ground truth and detections into the event storage at every
-            that many iterations; 0: never.
         input_format: channel order of the input images, "RGB" or "BGR"; only drawing needs it.
+        **kwargs: `pixel_mean`, `pixel_std`, and where wanted `vis_period`, see `DenseDetector`.
 
     Reference: Lin et al. 2017, arXiv 1708.02002. The paper divides by the positive anchors of the
     batch itself.
@@ -84,20 +81,10 @@ class RetinaNet(DenseDetector):
         test_topk_candidates: int = 1000,
         test_nms_thresh: float = 0.5,
         max_detections_per_image: int = 100,
-        pixel_mean: Sequence[float],
-        pixel_std: Sequence[float],
-        vis_period: int = 0,
         input_format: str = "BGR",
+        **kwargs: Any,
     ):
-        super().__init__(
-            backbone,
-            head,
-            head_in_features,
-            pixel_mean=pixel_mean,
-            pixel_std=pixel_std,
-            input_format=input_format,
-            vis_period=vis_period,
-        )
+        super().__init__(backbone, head, head_in_features, input_format=input_format, **kwargs)
         self.num_classes = num_classes
         self.anchor_generator = anchor_generator
         self.box2box_transform = box2box_transform
