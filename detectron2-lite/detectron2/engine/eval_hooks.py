@@ -6,17 +6,41 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from detectron2.checkpoint import Checkpointer
-from detectron2.engine.trainer_base import HookBase, TrainerBase
+from detectron2.engine.trainer_base import HookBase
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
 
 
-class EvalHook(HookBase):
-    """Runs an evaluation periodically and after training, on all ranks.
+class _AtEvaluation(HookBase):
+    """Does something where an evaluation is due.
 
     A training that has failed, even in its last iteration, is not evaluated: a rank that failed
     would wait for the others, which are still in that iteration and wait for it.
+    """
+
+    def __init__(self, period: int, run_after_train: bool = True):
+        self._period = period
+        self._run_after_train = run_after_train
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+    def after_step(self) -> None:
+        """Run if a period has ended; the last iteration is left to `after_train`."""
+        next_iter = self.trainer.iter + 1
+        is_end = self._period > 0 and next_iter % self._period == 0
+        if is_end and next_iter != self.trainer.max_iter:
+            self._run()
+
+    def after_train(self) -> None:
+        """Run for the final model; after a failure `iter` is that of the failed iteration."""
+        if self._run_after_train and self.trainer.iter >= self.trainer.max_iter:
+            self._run()
+
+
+class EvalHook(_AtEvaluation):
+    """Runs an evaluation periodically and after training, on all ranks.
 
     Args:
         eval_period: iterations between two evaluations; 0 evaluates only after training.
@@ -31,21 +55,10 @@ class EvalHook(HookBase):
         eval_function: Callable[[], Mapping[str, Any] | None],
         eval_after_train: bool = True,
     ):
-        self._period = eval_period
+        super().__init__(eval_period, eval_after_train)
         self._function = eval_function
-        self._eval_after_train = eval_after_train
 
-    def after_step(self) -> None:
-        """Evaluate if a period has ended; the last iteration is left to `after_train`."""
-        if _is_eval_step(self.trainer, self._period):
-            self._evaluate()
-
-    def after_train(self) -> None:
-        """Evaluate the final model."""
-        if self._eval_after_train and _is_complete(self.trainer):
-            self._evaluate()
-
-    def _evaluate(self) -> None:
+    def _run(self) -> None:
         # Imported late: it brings torchvision, which every spawned process would wait for.
         from detectron2.evaluation.testing import flatten_results_dict
 
@@ -60,7 +73,7 @@ class EvalHook(HookBase):
         comm.synchronize()
 
 
-class BestCheckpointer(HookBase):
+class BestCheckpointer(_AtEvaluation):
     """Saves `{file_prefix}.pth` whenever the evaluation has found a better model.
 
     Register it behind the `EvalHook`. A resumed run does not know the best value of the run before.
@@ -85,7 +98,7 @@ class BestCheckpointer(HookBase):
         file_prefix: str = "model_best",
     ):
         assert mode in ("max", "min"), f'mode must be "max" or "min", got {mode!r}'
-        self._period = eval_period
+        super().__init__(eval_period)
         self._checkpointer = checkpointer
         self._val_metric = val_metric
         self._sign = 1 if mode == "max" else -1
@@ -93,17 +106,7 @@ class BestCheckpointer(HookBase):
         self.best_metric: float | None = None
         self.best_iter: int | None = None
 
-    def after_step(self) -> None:
-        """Compare after a periodic evaluation."""
-        if _is_eval_step(self.trainer, self._period):
-            self._compare()
-
-    def after_train(self) -> None:
-        """Compare after the final evaluation."""
-        if _is_complete(self.trainer):
-            self._compare()
-
-    def _compare(self) -> None:
+    def _run(self) -> None:
         latest = self.trainer.storage.latest().get(self._val_metric)
         if latest is None:
             logger.warning(
@@ -130,17 +133,6 @@ class BestCheckpointer(HookBase):
     def _save(self, value: float, iteration: int) -> None:
         self.best_metric, self.best_iter = value, iteration
         self._checkpointer.save(self._file_prefix, iteration=iteration)
-
-
-def _is_eval_step(trainer: TrainerBase, period: int) -> bool:
-    """Whether a periodic evaluation follows the current iteration, which is not the last."""
-    next_iter = trainer.iter + 1
-    return period > 0 and next_iter % period == 0 and next_iter != trainer.max_iter
-
-
-def _is_complete(trainer: TrainerBase) -> bool:
-    """Whether all iterations are done; after a failure `iter` is that of the failed iteration."""
-    return trainer.iter >= trainer.max_iter
 
 
 def _metric(name: str, value: Any) -> float:
