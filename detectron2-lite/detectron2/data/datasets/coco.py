@@ -88,20 +88,34 @@ def load_coco_json(
     images, annotations = index_by_image(content, json_file)
     logger.info("Loaded %d images in COCO format from %s", len(images), json_file)
 
-    records = [
-        {
-            "file_name": os.path.join(image_root, images[image_id]["file_name"]),
-            "height": images[image_id]["height"],
-            "width": images[image_id]["width"],
-            "image_id": image_id,
-            "annotations": [
-                _standard_annotation(annotation, id_map, extra_annotation_keys or [], json_file)
-                for annotation in annotations[image_id]
-            ],
-        }
-        for image_id in sorted_ids(content["images"], "images", json_file)
-    ]
-    _drop_without_valid_polygon(records, annotations, json_file)
+    records, dropped = [], []
+    for image_id in sorted_ids(content["images"], "images", json_file):
+        usable = []
+        for annotation in annotations[image_id]:
+            standard = _standard_annotation(
+                annotation, id_map, extra_annotation_keys or [], json_file
+            )
+            if standard.get("segmentation") == []:
+                dropped.append(str(annotation.get("id")))
+            else:
+                usable.append(standard)
+        records.append(
+            {
+                "file_name": os.path.join(image_root, images[image_id]["file_name"]),
+                "height": images[image_id]["height"],
+                "width": images[image_id]["width"],
+                "image_id": image_id,
+                "annotations": usable,
+            }
+        )
+    if dropped:
+        logger.warning(
+            "Left out %d annotations of %s whose polygons all have an odd number of coordinates "
+            "or fewer than three points: %s",
+            len(dropped),
+            json_file,
+            ", ".join(dropped[:10]) + (", ..." if len(dropped) > 10 else ""),
+        )
     return records
 
 
@@ -181,21 +195,3 @@ def _standard_segmentation(segmentation: Any, where: str) -> dict[str, Any] | li
 def _pixel_centres(keypoints: list[float]) -> list[float]:
     """COCO's keypoints (x, y, visibility, ...) are pixel indices: move x and y by half a pixel."""
     return [value if i % 3 == 2 else value + 0.5 for i, value in enumerate(keypoints)]
-
-
-def _drop_without_valid_polygon(
-    records: list[dict[str, Any]], annotations: dict[Any, list[dict]], json_file: str | os.PathLike
-) -> None:
-    dropped = []
-    for record in records:
-        pairs = list(zip(record["annotations"], annotations[record["image_id"]], strict=True))
-        dropped += [source.get("id") for ours, source in pairs if ours.get("segmentation") == []]
-        record["annotations"] = [ours for ours, _ in pairs if ours.get("segmentation") != []]
-    if dropped:
-        logger.warning(
-            "Left out %d annotations of %s whose polygons all have an odd number of coordinates "
-            "or fewer than three points: %s",
-            len(dropped),
-            json_file,
-            ", ".join(map(str, dropped[:10])) + (", ..." if len(dropped) > 10 else ""),
-        )

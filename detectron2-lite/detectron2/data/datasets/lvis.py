@@ -9,7 +9,6 @@ from detectron2.data.catalog import MetadataCatalog
 from detectron2.data.datasets.coco_file import (
     index_by_image,
     is_polygon,
-    own_entries,
     read_coco_file,
 )
 from detectron2.data.datasets.register import register_file
@@ -70,7 +69,7 @@ def load_lvis_json(
         AssertionError: a polygon has an odd number of coordinates or fewer than three points,
             annotation ids repeat, or the metadata of `dataset_name` holds other classes.
     """
-    content = read_lvis_file(json_file)
+    content = read_coco_file(json_file, image_path_key="coco_url")
     if dataset_name is not None:
         _set_categories(content, dataset_name, json_file)
     images, annotations = index_by_image(content, json_file)
@@ -92,20 +91,6 @@ def load_lvis_json(
         }
         for image_id, image in sorted(images.items())
     ]
-
-
-def read_lvis_file(json_file: str | os.PathLike, own: bool = False) -> dict[str, Any]:
-    """The checked content of an LVIS annotation file; parsed once for all who read it.
-
-    Args:
-        json_file: path that PathManager understands.
-        own: whether the caller wants to change keys of entries, see `own_entries`.
-
-    Raises:
-        FileNotFoundError, ValueError, KeyError: the file is missing or damaged.
-    """
-    content = read_coco_file(json_file, image_path_key="coco_url")
-    return own_entries(content) if own else content
 
 
 def _set_categories(
