@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -252,17 +251,15 @@ class AMPTrainer(SimpleTrainer):
         self.log_grad_scaler = log_grad_scaler
         device_type = _device_type(model)
         in_float16 = precision == torch.float16
-        if in_float16 and device_type != "cuda":
+        is_mixed = device_type == "cuda" or not in_float16
+        if not is_mixed:
             logger.warning(
                 f"Mixed precision in {precision} needs a CUDA device, but the model is on "
                 f"{device_type}: training runs in float32"
             )
-            in_float16 = False
-            self._autocast: AbstractContextManager = nullcontext()
-        else:
-            self._autocast = torch.autocast(device_type, dtype=precision)
+        self._autocast = torch.autocast(device_type, dtype=precision, enabled=is_mixed)
         if grad_scaler is None:
-            grad_scaler = torch.amp.GradScaler(device_type, enabled=in_float16)
+            grad_scaler = torch.amp.GradScaler(device_type, enabled=in_float16 and is_mixed)
         self.grad_scaler = grad_scaler
 
     def state_dict(self) -> dict[str, Any]:

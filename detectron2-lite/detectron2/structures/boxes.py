@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
 
 from detectron2.utils.checks import assert_all
 from detectron2.utils.memory import retry_if_cuda_oom
@@ -162,11 +163,7 @@ class Boxes(TensorRows):
             "boxes must be finite; the model has diverged or its input holds NaN",
             lambda: str(self.tensor[~finite.all(dim=1)][:3].tolist()),
         )
-        height, width = box_size
-        x0, y0, x1, y1 = self.tensor.unbind(dim=1)
-        x0, x1 = x0.clamp(min=0, max=width), x1.clamp(min=0, max=width)
-        y0, y1 = y0.clamp(min=0, max=height), y1.clamp(min=0, max=height)
-        self.tensor = torch.stack((x0, y0, x1, y1), dim=1)
+        self.tensor = clip_boxes_to_image(self.tensor, box_size)
 
     def nonempty(self, threshold: float = 0.0) -> Tensor:
         """(N,) bool, True where both sides are longer than `threshold` pixels."""

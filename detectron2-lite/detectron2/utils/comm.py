@@ -48,12 +48,10 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
         f"the number of processes ({world_size}) must be a multiple of the processes per machine "
         f"({num_workers_per_machine}); start the same number on every machine"
     )
-    for first in range(0, world_size, num_workers_per_machine):
-        ranks = list(range(first, first + num_workers_per_machine))
-        # One machine: all processes are local, and a second mesh of connections would be waste.
-        group = dist.group.WORLD if len(ranks) == world_size else dist.new_group(ranks)
-        if get_rank() in ranks:
-            _local_group, _run_of_local_group = group, dist.group.WORLD
+    _local_group = _run_of_local_group = dist.group.WORLD
+    # One machine: all processes are local, and a second mesh of connections would be waste.
+    if num_workers_per_machine < world_size:
+        _local_group, _ = dist.new_subgroups(num_workers_per_machine)
 
 
 def get_local_process_group() -> dist.ProcessGroup:
