@@ -25,32 +25,16 @@ def dump_python(cfg: DictConfig, prefix: str = "cfg.") -> str:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, dict | list):
-        return repr(value)
-    opening, closing = _brackets(value)
-    entries = [f"{label}{_text(entry)}" for label, entry in _entries(value)]
-    return f"{opening}{', '.join(entries)}{closing}"
-
-
-def _entries(value: Any) -> list[tuple[str, Any]]:
-    """(what stands before it, entry) of a dict or list; none of anything else."""
     if isinstance(value, list):
-        return [("", entry) for entry in value]
+        return f"[{', '.join(map(_text, value))}]"
     if not isinstance(value, dict):
-        return []
+        return repr(value)
     if not _has_names(value):
-        return [(f"{key!r}: ", entry) for key, entry in value.items()]
-    is_call = isinstance(value.get("_target_"), str)
-    return [(f"{k}=", entry) for k, entry in value.items() if not (is_call and k == "_target_")]
-
-
-def _brackets(value: dict | list) -> tuple[str, str]:
-    if isinstance(value, list):
-        return "[", "]"
-    if not _has_names(value):
-        return "{", "}"
-    target = value.get("_target_")
-    return f"{target if isinstance(target, str) else 'dict'}(", ")"
+        return "{" + ", ".join(f"{key!r}: {_text(entry)}" for key, entry in value.items()) + "}"
+    function, arguments = "dict", dict(value)
+    if isinstance(value.get("_target_"), str):
+        function = arguments.pop("_target_")
+    return f"{function}({', '.join(f'{key}={_text(entry)}' for key, entry in arguments.items())})"
 
 
 def _has_names(value: Mapping) -> bool:

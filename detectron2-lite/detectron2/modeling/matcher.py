@@ -114,28 +114,24 @@ class Matcher:
         """Warn now, or with the log where there is one: so training need not wait."""
 
         def warn(best: list[float]) -> dict[str, float]:
-            self._warn([row for row, quality in enumerate(best) if quality == 0], len(best), n)
+            rows = [row for row, quality in enumerate(best) if quality == 0]
+            if rows and self._warnings_left > 0:
+                self._warnings_left -= 1
+                logger.warning(
+                    "%d of %d ground truths (rows %s) overlap none of the %d anchors or proposals, "
+                    "so every prediction with quality 0 is labelled positive for them. Check for "
+                    "empty boxes, boxes outside the image, and the anchor sizes.",
+                    len(rows),
+                    len(best),
+                    rows[:5],
+                    num_predictions,
+                )
             return {}
 
-        n = num_predictions
         if has_event_storage():
             get_event_storage().put_deferred(best_per_ground_truth, warn)
         else:
             warn(best_per_ground_truth.tolist())
-
-    def _warn(self, rows: list[int], num_ground_truths: int, num_predictions: int) -> None:
-        if not rows or self._warnings_left == 0:
-            return
-        self._warnings_left -= 1
-        logger.warning(
-            "%d of %d ground truths (rows %s) overlap none of the %d anchors or proposals, so "
-            "every prediction with quality 0 is labelled positive for them. Check for empty boxes, "
-            "boxes outside the image, and the anchor sizes.",
-            len(rows),
-            num_ground_truths,
-            rows[:5],
-            num_predictions,
-        )
 
 
 def match_images(

@@ -59,18 +59,17 @@ def text_labels(
     Returns:
         N labels; None if there is neither a class nor a score.
     """
-    if classes is None and scores is None:
+    parts = []
+    if classes is not None:
+        parts.append([class_names[k] if class_names else str(k) for k in classes])
+    if scores is not None:
+        parts.append([f"{float(score):.0%}" for score in scores])
+    if not parts:
         return None
-    percent = None if scores is None else [f"{float(score):.0%}" for score in scores]
-    if classes is None:
-        return percent
-    labels = [class_names[k] if class_names else str(k) for k in classes]
-    if percent is not None:
-        labels = [f"{label} {p}" for label, p in zip(labels, percent, strict=True)]
-    if is_crowd is not None:
-        marks = ["|crowd" if crowd else "" for crowd in is_crowd]
-        labels = [label + mark for label, mark in zip(labels, marks, strict=True)]
-    return labels
+    labels = map(" ".join, zip(*parts, strict=True))
+    if is_crowd is None:
+        return list(labels)
+    return [x + "|crowd" if crowd else x for x, crowd in zip(labels, is_crowd, strict=True)]
 
 
 def text_tile(text: str, points: float, color: Color) -> Image.Image:

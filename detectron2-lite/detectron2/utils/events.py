@@ -1,6 +1,7 @@
 """Scalars of a run: the storage that modules and hooks write to, and the writers that read it."""
 
 import datetime
+import functools
 import itertools
 import json
 import logging
@@ -52,7 +53,6 @@ class EventStorage:
     def __init__(self, start_iter: int = 0):
         self.iter = start_iter
         self._histories: dict[str, HistoryBuffer] = {}
-        self._latest: dict[str, tuple[float, int]] = {}
         self._smoothing_hints: dict[str, bool] = {}
         self._prefix = ""
         # Numbers still on the device, what makes scalars of them, their name scope and iteration.
@@ -119,11 +119,9 @@ class EventStorage:
             f"scalar {name!r} was stored with smoothing_hint={known_hint} before, "
             f"now with {smoothing_hint}; use one of them everywhere"
         )
-        value = float(value)
         if name not in self._histories:
             self._histories[name] = HistoryBuffer(max_length=_HISTORY_LENGTH)
-        self._histories[name].update(value, iteration)
-        self._latest[name] = (value, iteration)
+        self._histories[name].update(float(value), iteration)
 
     def put_scalars(
         self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **kwargs: float
@@ -218,8 +216,7 @@ class EventStorage:
 
     def latest(self) -> dict[str, tuple[float, int]]:
         """Last values as name -> (value, iteration), in the order of first appearance."""
-        self._fetch_deferred()
-        return self._latest
+        return {name: history.values()[-1] for name, history in self.histories().items()}
 
     def smoothing_hints(self) -> dict[str, bool]:
         """Whether each scalar is shown as a median of its last values."""
@@ -232,10 +229,9 @@ class EventStorage:
         Args:
             window_size: number of iterations, up to the last one of the scalar.
         """
-        self._fetch_deferred()
         return {
             name: (self._median(name, window_size) if self._smoothing_hints[name] else value, it)
-            for name, (value, it) in self._latest.items()
+            for name, (value, it) in self.latest().items()
         }
 
     def count_samples(self, name: str, window_size: int = 20) -> int:
@@ -246,12 +242,7 @@ class EventStorage:
         """
         values = self.history(name).values()
         first = values[-1][1] - window_size + 1
-        count = 0
-        for _, iteration in reversed(values):
-            if iteration < first:
-                break
-            count += 1
-        return count
+        return sum(1 for _ in itertools.takewhile(lambda value: value[1] >= first, values[::-1]))
 
     def _median(self, name: str, window_size: int) -> float:
         return float(self.history(name).median(self.count_samples(name, window_size)))
@@ -328,19 +319,17 @@ class TensorboardXWriter(EventWriter):
     def __init__(self, log_dir: str | os.PathLike, window_size: int = 20, **kwargs: Any):
         self._arguments = {"log_dir": os.fspath(log_dir), **kwargs}
         self._scalars = _NewScalars(window_size)
-        self._summary_writer = None
 
+    @functools.cached_property
     def _writer(self) -> Any:
-        """The summary writer, made at the first write: a run that writes nothing leaves no file."""
-        if self._summary_writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # an extra
+        """Made at the first write: a run that writes nothing leaves no file."""
+        from torch.utils.tensorboard import SummaryWriter  # an extra
 
-            self._summary_writer = SummaryWriter(**self._arguments)
-        return self._summary_writer
+        return SummaryWriter(**self._arguments)
 
     def write(self) -> None:
         """Write new scalars and all stored images and histograms, which are then cleared."""
-        storage, writer = get_event_storage(), self._writer()
+        storage, writer = get_event_storage(), self._writer
         for name, value, iteration in self._scalars.take(storage):
             writer.add_scalar(name, value, iteration)
         for name, image, iteration in storage._images:
@@ -352,8 +341,8 @@ class TensorboardXWriter(EventWriter):
 
     def close(self) -> None:
         """Flush and close the event file."""
-        if self._summary_writer is not None:
-            self._summary_writer.close()
+        if "_writer" in vars(self):
+            self._writer.close()
 
 
 class CommonMetricPrinter(EventWriter):

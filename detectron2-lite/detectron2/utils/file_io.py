@@ -18,11 +18,9 @@ class Detectron2Handler(PathHandler):
     def _get_supported_prefixes(self) -> list[str]:
         return [self.PREFIX]
 
-    def _url(self, path: str) -> str:
-        return self.SERVER + path.removeprefix(self.PREFIX)
-
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
-        return PathManager.get_local_path(self._url(path), force=force, **kwargs)
+        url = self.SERVER + path.removeprefix(self.PREFIX)
+        return PathManager.get_local_path(url, force=force, **kwargs)
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO:
         return PathManager.open(self._get_local_path(path), mode, buffering, **kwargs)

@@ -92,35 +92,30 @@ def setup_logger(
         abbrev_name = "d2" if name == "detectron2" else name
     plain = _AbbreviatingFormatter(_FILE_FORMAT, name, abbrev_name)
     if configure_stdout and distributed_rank == 0:
-        handler = _stdout_handler(logger)
+        handler = _handler(logger, _StdoutHandler)
         handler.setFormatter(_ColorFormatter(name, abbrev_name) if color else plain)
     if output is not None:
-        _file_handler(logger, _log_file(output, distributed_rank)).setFormatter(plain)
+        file = _log_file(output, distributed_rank)
+        _handler(logger, logging.FileHandler, file).setFormatter(plain)
     return logger
 
 
 def _log_file(output: str | os.PathLike, rank: int) -> str:
-    path = os.fspath(output)
+    path = os.path.abspath(output)
     if not path.endswith((".txt", ".log")):
         path = os.path.join(path, "log.txt")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     return f"{path}.rank{rank}" if rank > 0 else path
 
 
-def _stdout_handler(logger: logging.Logger) -> logging.Handler:
+def _handler(
+    logger: logging.Logger, kind: type[logging.Handler], file: str | None = None
+) -> logging.Handler:
+    """The handler of this kind, and file, that the logger has or gets."""
     for handler in logger.handlers:
-        if isinstance(handler, _StdoutHandler):
+        if isinstance(handler, kind) and getattr(handler, "baseFilename", None) == file:
             return handler
-    logger.addHandler(_StdoutHandler())
-    return logger.handlers[-1]
-
-
-def _file_handler(logger: logging.Logger, path: str) -> logging.Handler:
-    path = os.path.abspath(path)
-    for handler in logger.handlers:
-        if isinstance(handler, logging.FileHandler) and handler.baseFilename == path:
-            return handler
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    logger.addHandler(logging.FileHandler(path, encoding="utf-8"))
+    logger.addHandler(kind() if file is None else kind(file, encoding="utf-8"))
     return logger.handlers[-1]
 
 

@@ -197,12 +197,11 @@ class Visualizer:
             if corners is not None:
                 self.draw_box(corners[i], edge_color=colors[i])
         for i in order if labels is not None else []:
-            self._draw_label(
-                labels[i],
-                None if corners is None else corners[i],
-                None if bitmaps is None else bitmaps[i],
-                colors[i],
-            )
+            if corners is not None:
+                place = self._label_corner(corners[i])
+                self.draw_text(labels[i], place, color=colors[i], horizontal_alignment="left")
+            elif bitmaps is not None and bitmaps[i].any():
+                self.draw_text(labels[i], _middle(bitmaps[i]), color=colors[i])
         return self.output
 
     def draw_box(
@@ -347,15 +346,6 @@ class Visualizer:
         if text is not None and likely.any():
             self.draw_text(text, _middle(likely), color=color)
         return self.output
-
-    def _draw_label(
-        self, text: str, corners: np.ndarray | None, bitmap: np.ndarray | None, color: Color
-    ) -> None:
-        if corners is not None:
-            place = self._label_corner(corners)
-            self.draw_text(text, place, color=color, horizontal_alignment="left")
-        elif bitmap is not None and bitmap.any():
-            self.draw_text(text, _middle(bitmap), color=color)
 
     def _label_corner(self, corners: np.ndarray) -> tuple[float, float]:
         """The upper left corner of a box, or a corner outside of a small one."""

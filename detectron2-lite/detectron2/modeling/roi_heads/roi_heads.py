@@ -105,18 +105,11 @@ class ROIHeads(nn.Module):
         )
         foreground, background = counts[::2], counts[1::2]
         per_image = [sum(of_image) for of_image in zip(foreground, background, strict=True)]
-        labelled = zip(
-            proposals,
-            targets,
-            matches,
-            rows.split(per_image),
-            classes[rows].split(per_image),
-            strict=True,
-        )
+        drawn = zip(rows.split(per_image), classes[rows].split(per_image), strict=True)
         sampled, start = [], 0
-        for i, (*of_image, rows_i, classes_i) in enumerate(labelled):
+        for i, (rows_i, classes_i) in enumerate(drawn):
             rows_i = rows_i - start if start > 0 else rows_i
-            sampled.append(_with_targets(*of_image, rows_i, classes_i))
+            sampled.append(_with_targets(proposals[i], targets[i], matches[i], rows_i, classes_i))
             start += lengths[i]
             # The host knows here how many come first: the mask branch need not ask the device.
             if not classes_i.is_inference():  # such tensors have no version
