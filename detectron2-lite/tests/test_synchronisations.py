@@ -1,15 +1,11 @@
-"""Training does not wait for the device more often when a batch has more images.
-
-On the CPU nothing waits; counted are the operators that would on a GPU: those whose result has a
-size that depends on values.
-"""
+"""Training does not wait for the device more often when a batch has more images."""
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.launches import Launches, as_on_a_gpu
 from detectron2.layers import batched_nms
-from detectron2.modeling import box_regression, matcher, sampling
+from detectron2.modeling import sampling
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import proposal_utils
@@ -17,48 +13,16 @@ from detectron2.modeling.proposal_generator.proposal_utils import suppress_propo
 from detectron2.modeling.proposal_generator.rpn import RPN
 from detectron2.modeling.roi_heads.roi_heads import ROIHeads, select_foreground_proposals
 from detectron2.modeling.sampling import subsample_labels, subsample_labels_of_images, true_rows
-from detectron2.structures import Boxes, Instances, PolygonMasks, boxes
+from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 
 SIZE = (200, 300)
 
 
-class Waits(TorchDispatchMode):
-    """Counts operators for which the host waits."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __enter__(self):
-        read = torch.Tensor.tolist  # on the CPU it dispatches no operator
-
-        def tolist(tensor):
-            self.count += 1
-            return read(tensor)
-
-        self._patch = pytest.MonkeyPatch()
-        self._patch.setattr(torch.Tensor, "tolist", tolist)
-        return super().__enter__()
-
-    def __exit__(self, *error):
-        self._patch.undo()
-        return super().__exit__(*error)
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func._schema.name.split("::")[1]
-        by_bools = name == "index" and any(
-            index is not None and index.dtype == torch.bool for index in args[1]
-        )
-        self.count += by_bools or name in ("nonzero", "_local_scalar_dense", "nms", "bincount")
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.fixture(autouse=True)
-def _checks_as_on_a_gpu(monkeypatch):
-    for module in (matcher, boxes, box_regression):
-        monkeypatch.setattr(module, "assert_all", lambda *args: None)
-    monkeypatch.setattr(sampling, "is_on_cpu", lambda mask: False)
+def _ways_of_a_gpu():
+    with as_on_a_gpu():
+        yield
 
 
 def random_boxes(count: int) -> torch.Tensor:
@@ -89,12 +53,12 @@ def waits_of_rpn(num_images: int) -> int:
     gt = [ground_truth(4) for _ in range(num_images)]
     logits = [torch.randn(num_images, 400, requires_grad=True)]
     deltas = [torch.randn(num_images, 400, 4, requires_grad=True)]
-    with EventStorage(), Waits() as waits:
+    with EventStorage(), Launches() as counted:
         head = rpn()
         labels, gt_boxes = head.label_and_sample_anchors(anchors, gt)
         losses = head.losses(anchors, logits, labels, deltas, gt_boxes)
         sum(losses.values()).backward()
-    return waits.count
+    return counted.waits.total()
 
 
 def waits_of_roi_heads(num_images: int) -> int:
@@ -109,10 +73,10 @@ def waits_of_roi_heads(num_images: int) -> int:
         for _ in range(num_images)
     ]
     gt = [ground_truth(4) for _ in range(num_images)]
-    with EventStorage(), Waits() as waits:
+    with EventStorage(), Launches() as counted:
         sampled = heads.label_and_sample_proposals(proposals, gt)
         select_foreground_proposals(sampled, 3)
-    return waits.count
+    return counted.waits.total()
 
 
 @pytest.mark.parametrize("waits, expected", [(waits_of_rpn, 1), (waits_of_roi_heads, 2)])
@@ -123,9 +87,9 @@ def test_the_host_waits_as_often_for_eight_images_as_for_two(waits, expected):
 
 def test_true_rows_are_those_of_nonzero_for_one_wait():
     masks = [torch.rand(n) > 0.5 for n in (5, 0, 9)] + [torch.zeros(3, dtype=torch.bool)]
-    with Waits() as waits:
+    with Launches() as counted:
         rows = true_rows(masks)
-    assert waits.count == 1
+    assert counted.waits.total() == 1
     assert [r.tolist() for r in rows] == [mask.nonzero().flatten().tolist() for mask in masks]
 
 
@@ -138,9 +102,9 @@ def test_true_rows_are_the_same_on_a_cpu(monkeypatch):
 
 def test_the_counter_sees_what_waits():
     x = torch.tensor([1.0, 0.0])
-    with Waits() as waits:
+    with Launches() as counted:
         x[x > 0], x.nonzero(), x[0].item(), x[torch.tensor([1])], x.tolist()
-    assert waits.count == 4
+    assert counted.waits.total() == 4
 
 
 def test_samples_of_all_images_are_the_draws_of_image_after_image():
@@ -166,11 +130,11 @@ def test_suppression_of_a_batch_is_that_of_each_image(monkeypatch, on_cpu, min_b
     finite = candidates.isfinite().all(dim=2) & scores.isfinite()
     sizes = [SIZE, (150, 150), SIZE]
     scores_of_levels = list(scores.split([70, 70, 60], dim=1))
-    with Waits() as waits:
+    with Launches() as counted:
         found = suppress_proposals(
             candidates, scores_of_levels, sizes, 0.5, 60, min_box_size, training=False
         )
-    assert on_cpu or waits.count == 2
+    assert on_cpu or counted.waits.total() == 2
     for i, instances in enumerate(found):
         boxes_of_image = Boxes(candidates[i][finite[i]])
         boxes_of_image.clip(sizes[i])
@@ -208,7 +172,7 @@ def test_polygons_that_are_chosen_later_are_those_that_are_chosen_now():
 
 def test_deferred_scalars_are_read_with_their_iteration_and_scope():
     storage = EventStorage()
-    with storage.name_scope("stage0"), Waits():
+    with storage.name_scope("stage0"), Launches():
         storage.put_deferred(torch.tensor([3, 4]), lambda values: {"mean": sum(values) / 2})
     storage.iter = 5
     storage.put_deferred(torch.tensor([1.0]), lambda values: {})
