@@ -22,6 +22,7 @@ BENCHMARKS = (
     "masks",
     "scoring",
     "pooling",
+    "roi_boxes",
     "coco_reading",
     "dataset_index",
     "resuming",

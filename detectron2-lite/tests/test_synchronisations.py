@@ -13,7 +13,7 @@ from detectron2.modeling.proposal_generator.proposal_utils import suppress_propo
 from detectron2.modeling.proposal_generator.rpn import RPN
 from detectron2.modeling.roi_heads.roi_heads import ROIHeads, select_foreground_proposals
 from detectron2.modeling.sampling import subsample_labels, subsample_labels_of_images, true_rows
-from detectron2.structures import Boxes, Instances, PolygonMasks
+from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 
 SIZE = (200, 300)
@@ -189,3 +189,20 @@ def test_the_warning_of_the_matcher_comes_with_the_log(caplog):
         assert not caplog.records
         storage.latest()
     assert "1 of 2 ground truths" in caplog.text
+
+
+def test_nobody_waits_for_what_is_sent_to_a_gpu(monkeypatch):
+    gt = ground_truth(3)
+    gt.gt_masks = BitMasks(torch.rand(3, *SIZE) > 0.5)
+    sent, to = [], torch.Tensor.to
+
+    def recorded(tensor, *args, **kwargs):
+        if args[:1] == (torch.bool,):  # not a copy between devices
+            return to(tensor, *args, **kwargs)
+        sent.append((args, kwargs))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "to", recorded)
+    gpu = torch.device("cuda")
+    gt.to(gpu)
+    assert sent == [((), {"device": gpu, "non_blocking": True})] * 3  # boxes, classes, masks

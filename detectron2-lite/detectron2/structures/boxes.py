@@ -82,6 +82,12 @@ def send(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.to(device=device, non_blocking=torch.device(device).type == "cuda")
 
 
+def moved(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """`tensor.to(...)`; where that names a device alone, nobody waits, see `send`."""
+    is_device = len(args) == 1 and not kwargs and isinstance(args[0], str | torch.device)
+    return send(tensor, *args) if is_device else tensor.to(*args, **kwargs)
+
+
 class TensorRows:
     """What is held as the rows of one tensor: boxes, masks.
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detectron2.structures.boxes import as_index, send
+from detectron2.structures.boxes import as_index, moved
 
 
 class Instances:
@@ -77,13 +77,14 @@ class Instances:
 
     def to(self, *args: Any, **kwargs: Any) -> "Instances":
         """New instances, on which `.to` was called for each field that has it."""
-        return Instances(
-            self._image_size,
-            **{
-                name: _moved(value, *args, **kwargs) if hasattr(value, "to") else value
-                for name, value in self._fields.items()
-            },
-        )
+
+        def to(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return moved(value, *args, **kwargs)
+            return value.to(*args, **kwargs) if hasattr(value, "to") else value
+
+        fields = {name: to(value) for name, value in self._fields.items()}
+        return Instances(self._image_size, **fields)
 
     def __len__(self) -> int:
         for value in self._fields.values():
@@ -151,13 +152,6 @@ class Instances:
             f"Instances(num_instances={len(self) if self._fields else 0}, image_height={height}, "
             f"image_width={width}, fields=[{fields}])"
         )
-
-
-def _moved(value: Any, *args: Any, **kwargs: Any) -> Any:
-    is_device = len(args) == 1 and not kwargs and isinstance(args[0], str | torch.device)
-    return (
-        send(value, *args) if isinstance(value, Tensor) and is_device else value.to(*args, **kwargs)
-    )
 
 
 def cat_values(name: str, values: list[Any]) -> Any:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from detectron2.layers.mask_ops import paste_masks_as_runs, paste_masks_in_image
 from detectron2.layers.roi_align import ROIAlign
-from detectron2.structures.boxes import Boxes, TensorRows, as_index
+from detectron2.structures.boxes import Boxes, TensorRows, as_index, moved
 from detectron2.utils.memory import retry_if_cuda_oom
 
 Polygons = Sequence[np.ndarray]
@@ -104,7 +104,7 @@ class BitMasks(TensorRows):
 
     def to(self, *args: Any, **kwargs: Any) -> "BitMasks":
         """New masks whose tensor went through `torch.Tensor.to`."""
-        return BitMasks(self.tensor.to(*args, **kwargs))
+        return BitMasks(moved(self.tensor, *args, **kwargs))
 
     def __repr__(self) -> str:
         return f"BitMasks(num_instances={len(self)}, image_size={self.image_size})"

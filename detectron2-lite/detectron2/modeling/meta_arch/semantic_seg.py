@@ -8,6 +8,7 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.meta_arch.detector import Detector
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
+from detectron2.structures.boxes import send
 
 __all__ = ["SemanticSegmentor"]
 
@@ -61,7 +62,7 @@ class SemanticSegmentor(Detector):  # for the way of images into it
         if "sem_seg" not in batched_inputs[0]:
             return None
         return ImageList.from_tensors(
-            [x["sem_seg"].to(self.device) for x in batched_inputs],
+            [send(x["sem_seg"], self.device) for x in batched_inputs],
             self.backbone.size_divisibility,
             self.sem_seg_head.ignore_value,
             self.backbone.padding_constraints,
