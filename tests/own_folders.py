@@ -122,11 +122,29 @@ def nested_names(root: Path) -> Path:
     return _beside(root / "Fotos für Übung 2", content(name="été – 夏/bild nr {} ñ.png"))
 
 
+def yolo(root: Path) -> Path:
+    """Label files of YOLO with the corners of each object, their classes in data.yaml."""
+    made = content(red=0, blue=1)
+    for split in ("train", "valid"):
+        write(root.parent / "truth.json", root / split / "images", made)
+        for image in made["images"]:
+            objects = [a for a in made["annotations"] if a["image_id"] == image["id"]]
+            lines = [
+                f"{a['category_id']} {' '.join(str(x / SIDE) for x in a['segmentation'][0])}\n"
+                for a in objects
+            ]
+            path = (root / split / "labels" / image["file_name"]).with_suffix(".txt")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(lines))
+    (root / "data.yaml").write_text("train: ../train/images\nnc: 2\nnames: ['red', 'blue']\n")
+    return root.parent / "truth.json"
+
+
 AWKWARD: dict[str, Callable[[Path], Path]] = {
     maker.__name__: maker
     for maker in (
         *(roboflow, sparse_ids, ids_from_0, boxes_only),
-        *(half_of_the_masks, one_class, nested_names),
+        *(half_of_the_masks, one_class, nested_names, yolo),
     )
 }
 

@@ -38,8 +38,8 @@ ALLOWED = {
     # ranks; instances; pictures, run-length masks and polygons; annotation files
     "mimdet.data": _EVERYWHERE
     | {"detectron2.data", "detectron2.structures", "detectron2.utils"}
-    | {"PIL", "pycocotools", "shapely", "msgspec"}
-    | {"mimdet.whole_files", "mimdet.shown"},
+    | {"PIL", "pycocotools", "shapely", "msgspec", "yaml"}
+    | {"mimdet.whole_files", "mimdet.shown", "mimdet.progress", "mimdet.yaml_check"},
     # preflight compares config, data and files before anything is built
     "mimdet.engine": _EVERYWHERE
     | {"detectron2.engine", "detectron2.utils", "detectron2.config", "detectron2.data"}

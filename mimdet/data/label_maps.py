@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mimdet.data.coco import problems as p
+from mimdet.data.coco.image_files import upright_size
 from mimdet.data.coco.problems import Kind, Problems, Severity
 
 _R = Severity.REFUSED
@@ -38,8 +39,6 @@ OTHER_SIZE = Kind(
     "label maps have another size than their image (height x width, upright)",
     "make them anew from the right image, or resize them without interpolation",
 )
-
-_EXIF_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 
 
 def check_label_maps(
@@ -104,7 +103,7 @@ def _look(
         if not os.path.isfile(path):
             return [(kind, image, "" if path == image else f"no {labels}")]
     try:
-        image_size = _upright_size(image)
+        image_size = upright_size(image)
     except Exception as e:  # decoders raise many types; all are told
         return [(p.FILE_UNREADABLE, image, str(e))]
     try:
@@ -122,10 +121,3 @@ def _look(
     if wrong := sorted(set(values.tolist()) - allowed):
         problems.append((out_of_range, labels, ", ".join(map(str, wrong))))
     return problems
-
-
-def _upright_size(path: str) -> tuple[int, int]:
-    """(height, width) of an image as it is read: turned as its EXIF entry says."""
-    with Image.open(path) as image:
-        is_turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
-        return image.size if is_turned else image.size[::-1]

@@ -4,10 +4,21 @@ import os
 import stat
 from typing import Any
 
+from PIL import Image
+
 from detectron2.data.detection_utils import read_image
 from mimdet.data.coco import problems as p
 from mimdet.data.coco.problems import Problems
 from mimdet.data.coco.read import CocoData
+
+_EXIF_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
+
+
+def upright_size(path: str) -> tuple[int, int]:
+    """(height, width) of an image as it is read: turned as its EXIF entry says."""
+    with Image.open(path) as image:
+        is_turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
+        return image.size if is_turned else image.size[::-1]
 
 
 def check_image_files(data: CocoData, decode: bool = False) -> Problems:

@@ -3,7 +3,9 @@
 Known are COCO's own (``annotations/instances_train2017.json`` beside ``train2017``), Roboflow's
 (``train/_annotations.coco.json`` beside the images), ``train.json`` beside a folder of images, and
 what is like them: a file counts for what it holds, its split is a word of its path, and the image
-folder is the one in which its images lie.
+folder is the one in which its images lie. Where there is no such file, label files of YOLO will do
+(``images/train`` beside ``labels/train``, ``train/images`` beside ``train/labels``, text files
+beside the images): they are read once, and what was read is kept in the user's cache folder.
 """
 
 import os
@@ -15,6 +17,8 @@ from typing import Any
 
 import msgspec
 
+from mimdet.data.coco.kept import keep_file
+from mimdet.data.coco.yolo import class_names, labelled_images, to_coco
 from mimdet.shown import shown
 
 _SPLITS = {
@@ -91,10 +95,13 @@ def find_data(folder: str | os.PathLike) -> DataFolder:
         )
     folders = list(folders_below(root))
     found, refused = _annotation_files(folders)
+    notes = [_reasons({path: why}, root)[2:] for path, why in refused.items()]
+    if found:
+        by_split = _by_split(root, found)
+    else:
+        by_split, found = _converted(folders, notes)
     if not found:
         raise ValueError(_nothing(root, folders, refused))
-    by_split = _by_split(root, found)
-    notes = [_reasons({path: why}, root)[2:] for path, why in refused.items()]
     train = by_split.get("train") or by_split.get(None)
     if train is None:
         names = ", ".join(_name(path, root) for path in found)
@@ -102,7 +109,10 @@ def find_data(folder: str | os.PathLike) -> DataFolder:
             f"{root} has nothing to train on, but only {names}; name one train.json"
             + _reasons(refused, root)
         )
-    images = {path: _image_root(path, found[path], folders) for path in by_split.values()}
+    images = {
+        path: _image_root(path, found[path], folders) if path.is_relative_to(root) else root
+        for path in by_split.values()
+    }
     val = by_split.get("val") or by_split.get("test")
     if val is None:
         if len(found[train]) < 2:
@@ -125,7 +135,7 @@ def find_data(folder: str | os.PathLike) -> DataFolder:
 
 
 def _name(path: Path, root: Path) -> str:
-    return shown(str(path.relative_to(root)))
+    return shown(str(path.relative_to(root) if path.is_relative_to(root) else path))
 
 
 def folders_below(root: Path) -> Iterator[Path]:
@@ -192,6 +202,30 @@ def split_of(path: Path) -> str | None:
     return None
 
 
+def _converted(
+    folders: list[Path], notes: list[str]
+) -> tuple[dict[str | None, Path], dict[Path, list[str]]]:
+    """Files made of the label files of YOLO, by split, and the names of their images."""
+    images: dict[str | None, list[Path]] = {}
+    labelled: dict[str | None, list[Path]] = {}
+    for folder in folders:
+        split = split_of(folder.relative_to(folders[0]) / "any")
+        for group, found in zip((images, labelled), labelled_images(folder), strict=True):
+            if found:
+                group.setdefault(split, []).extend(found)
+    by_split, names = {}, {}
+    classes = class_names(folders) if labelled else {}
+    for split, with_labels in labelled.items():
+        content = to_coco(folders[0], images[split], classes)
+        by_split[split] = Path(keep_file(content, f"yolo_{split or 'all'}"))
+        names[by_split[split]] = [image["file_name"] for image in content["images"]]
+        notes.append(
+            f"{split or 'all'}: {len(with_labels)} of {len(images[split])} images have label files "
+            f"of YOLO, the others no objects; kept in COCO format as {by_split[split]}"
+        )
+    return by_split, names
+
+
 def _by_split(root: Path, found: dict[Path, list[str]]) -> dict[str | None, Path]:
     groups: dict[str | None, list[Path]] = {}
     for path in found:
@@ -248,12 +282,12 @@ def _nothing(root: Path, folders: list[Path], refused: dict[Path, str]) -> str:
     message = (
         f"{root} must hold annotations in COCO format, such as "
         "annotations/instances_train.json, train/_annotations.coco.json or train.json beside the "
-        "images, and there are none"
+        "images, or label files of YOLO (images/train beside labels/train), and there are none"
     )
     message += _reasons(refused, root)
     if any(next(folder.glob("*.zip"), None) for folder in folders):
         message += "; *.zip files must be unpacked first"
-    for pattern, what in (("*.xml", "Pascal VOC"), ("*.txt", "YOLO"), ("*.csv", "tables")):
+    for pattern, what in (("*.xml", "Pascal VOC"), ("*.csv", "tables")):
         if any(next(folder.glob(pattern), None) for folder in folders):
             message += f"; {pattern} files ({what}) must be converted to COCO format first"
     return message

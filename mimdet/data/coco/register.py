@@ -1,17 +1,13 @@
 """A folder in COCO format -> a dataset that Detectron2's loaders and evaluators know."""
 
-import hashlib
 import itertools
 import os
-import tempfile
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+from mimdet.data.coco.kept import keep_file
 from mimdet.data.coco.read import CocoData, garbage_collection_paused, rectangle
 from mimdet.data.coco.select import read_part
 
@@ -125,31 +121,16 @@ def _load_records(source: dict[str, Any], missing_masks: str) -> list[dict[str, 
 def write_truth(data: CocoData, records: list[dict[str, Any]]) -> str:
     """Write records as the COCO file that evaluators score against.
 
-    Annotations are numbered from 1, because COCO's scorer takes the id 0 for "not found". The
-    file's name is made from its content: whoever finds it there finds what was to be written.
+    Annotations are numbered from 1, because COCO's scorer takes the id 0 for "not found".
 
     Args:
         data: the dataset, for its classes.
         records: of the dataset.
 
     Returns:
-        The path, in the user's cache folder (XDG_CACHE_HOME).
+        The path, see `keep_file`.
     """
-    content = msgspec.json.encode(_truth(data, records))
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mimdet"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"truth_{hashlib.sha256(content).hexdigest()[:24]}.json"
-    if not path.exists():
-        # Several processes may write it at once: each its own file, the last one stays.
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as f:
-            try:
-                f.write(content)
-                f.flush()  # a full disk is met before the file gets its name
-                os.replace(f.name, path)
-            except BaseException:
-                os.unlink(f.name)
-                raise
-    return str(path)
+    return keep_file(_truth(data, records), "truth")
 
 
 def _truth(data: CocoData, records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

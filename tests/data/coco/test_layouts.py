@@ -163,11 +163,10 @@ def test_archives_are_to_be_unpacked(tmp_path):
 def test_what_cannot_be_decided_is_refused_with_what_was_found(tmp_path):
     with pytest.raises(FileNotFoundError, match="must be the folder .* none is none"):
         find_data("none")
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels/1.txt").write_text("0 0.5 0.5 0.1 0.1")
+    (tmp_path / "1.xml").touch()
     (tmp_path / "train.json").write_text("[]")
     with pytest.raises(
-        ValueError, match=r"must hold annotations .*train.json is left out: .*\(YOLO\)"
+        ValueError, match=r"must hold annotations .*train.json is left out: .*\(Pascal VOC\)"
     ):
         find_data(tmp_path)
     make(tmp_path, "val.json", "images")
