@@ -338,7 +338,7 @@ def set_up(
     with ends_in_one_sentence(cfg.train.output_dir):
         set_up_loggers(cfg.train.output_dir)
     with short_console(), ends_in_one_sentence(cfg.train.output_dir):
-        default_setup(cfg, args)
+        default_setup(cfg, args.for_log)  # without what was found and made of it
     with beside_a_moving_line():
         set_float32_precision(cfg.train)
         forgive_full_disk("detectron2", "fvcore", "mimdet")
@@ -372,6 +372,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_trust(parser)
     words = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(overrides_last(words))
+    typed = {k: value for k, value in vars(args).items() if value != parser.get_default(k)}
     args.command = command_of(parser.prog, words)
     if (args.master_addr is None) != (args.master_port is None):
         parser.error("--master_addr and --master_port must be given together")
@@ -387,10 +388,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             args.config_file or default
         )  # default_setup logs what it holds
         if args.data is not None:
-            cfg, args.notes = load_own_data(args, number_of_processes(args))
+            cfg, args.own = load_own_data(args, number_of_processes(args))
         else:
             cfg = load_config(args.config_file, args.opts, trusted=args.trust_config)
-            args.notes = []
+            args.own = None
         check_choice(cfg.train.get("eval_weights"))
         check_early_stop(cfg)
         if args.eval_only:
@@ -409,6 +410,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--eval-only needs the weights to evaluate: train.init_checkpoint=MODEL.pth")
     args.config = PackedConfig(cfg)
     args.is_refused, args.found = False, None
+    needed = {"config_file": args.config_file, "eval_only": args.eval_only}
+    args.for_log = argparse.Namespace(**typed | needed)
     return args
 
 

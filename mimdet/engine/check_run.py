@@ -48,7 +48,7 @@ def check(args: argparse.Namespace) -> None:
     )
     if job is None and processes > 1:
         forget_files()  # the processes of the run read what they need; this one waits for them
-    found.plan[:0] = args.notes
+    found.plan[:0] = args.own.notes if args.own else []
     memory = None
     if not (args.eval_only or found.errors):
         local = job.local_size if job else args.num_gpus
@@ -77,8 +77,8 @@ def check(args: argparse.Namespace) -> None:
 def _rate_origin(args: argparse.Namespace) -> str:
     if any(text.lstrip("+").startswith("optimizer.lr=") for text in args.opts):
         return "optimizer.lr of the command line"
-    if args.data is not None:
-        return "optimizer.lr, by the rule above"
+    if args.own and args.own.rate_origin:
+        return args.own.rate_origin
     return f"optimizer.lr of {args.config_file}"
 
 

@@ -40,13 +40,15 @@ class OwnData:
     Attributes:
         num_images: images with objects, or with label maps, to train on.
         notes: what was decided, a sentence each.
+        rate_origin: how the learning rate follows; "" where the recipe or the user has set it.
     """
 
     num_images: int = 0
     notes: list[str] = field(default_factory=list)
+    rate_origin: str = ""
 
 
-def load_own_data(args: argparse.Namespace, processes: int) -> tuple[DictConfig, list[str]]:
+def load_own_data(args: argparse.Namespace, processes: int) -> tuple[DictConfig, OwnData]:
     """Load the config of a command line with `--data`.
 
     Args:
@@ -54,7 +56,7 @@ def load_own_data(args: argparse.Namespace, processes: int) -> tuple[DictConfig,
         processes: of the job.
 
     Returns:
-        The config, and what was decided, a sentence each.
+        The config, and what it was made to fit.
 
     Raises:
         FileNotFoundError, KeyError, ValueError: see `load_config`, `use_folder`.
@@ -67,7 +69,7 @@ def load_own_data(args: argparse.Namespace, processes: int) -> tuple[DictConfig,
     cfg = load_config(args.config_file, args.opts, adapt, trusted=args.trust_config)
     written = {text.partition("=")[0].lstrip("+~") for text in args.opts}
     fit_schedule(cfg, own, args.batch, args.epochs, processes, written)
-    return cfg, own.notes
+    return cfg, own
 
 
 def _use(cfg: DictConfig, folder: str, own: OwnData) -> None:
@@ -197,7 +199,7 @@ def fit_schedule(
 
     Args:
         cfg: of the run, overrides included.
-        own: from `use_folder`; gets a note on each decision.
+        own: from `use_folder`; gets what is decided here.
         batch: images per iteration of all processes; None for the recipe's, or fewer, so that each
             process has `IMAGES_PER_PROCESS` at most.
         epochs: None for `EPOCHS`, or more, so that there are `MIN_ITERATIONS`.
@@ -222,19 +224,19 @@ def fit_schedule(
     own.notes.append(f"evaluated every {train.eval_period} iterations")
     rate = cfg.optimizer.get("lr")
     if isinstance(rate, int | float) and "optimizer.lr" not in written:
-        _scale_rate(cfg, batch / recipe_batch, own.notes)
+        own.rate_origin = _scale_rate(cfg, batch / recipe_batch)
 
 
-def _scale_rate(cfg: DictConfig, ratio: float, notes: list[str]) -> None:
+def _scale_rate(cfg: DictConfig, ratio: float) -> str:
+    """Scale the learning rate, and tell how."""
     target = cfg.optimizer._target_
     target = locate(target) if isinstance(target, str) else target
     is_sgd = issubclass(target, torch.optim.SGD)
     recipe = cfg.optimizer.lr
     cfg.optimizer.lr = recipe * (ratio if is_sgd else math.sqrt(ratio))
-    notes.append(
-        f"learning rate {cfg.optimizer.lr:.3g}: the recipe's {recipe:.3g} times "
-        f"{'' if is_sgd else 'the root of '}{ratio:.3g}, this batch over the recipe's "
-        "(optimizer.lr=... sets another)"
+    return (
+        f"the recipe's {recipe:.3g} times {'' if is_sgd else 'the root of '}{ratio:.3g}, this "
+        "batch over the recipe's; optimizer.lr=... sets another"
     )
 
 

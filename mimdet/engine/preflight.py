@@ -140,7 +140,7 @@ class _Dataset(NamedTuple):
 
 def _look_at_data(cfg: DictConfig, split: str, found: Findings) -> _Dataset | None:
     """The dataset of a loader; what is wrong with its files is a finding."""
-    loader = cfg.dataloader[split]
+    loader, before = cfg.dataloader[split], len(found.errors)
     if "dataset" not in loader:
         return None
     for node in _coco_nodes(loader):
@@ -155,7 +155,7 @@ def _look_at_data(cfg: DictConfig, split: str, found: Findings) -> _Dataset | No
             files = check_image_files(data)
             found.errors += files.lines()
             found.problems += [*data.problems.lines(), *files.lines()]
-    if found.errors:
+    if len(found.errors) > before:
         return None
     dataset = found.attempt(lambda: instantiate(loader.dataset))
     if dataset is None:
@@ -166,7 +166,7 @@ def _look_at_data(cfg: DictConfig, split: str, found: Findings) -> _Dataset | No
     first = found.attempt(lambda: dataset[0])
     if isinstance(first, Mapping) and "sem_seg_file_name" in first:
         _look_at_label_maps(loader, found)
-    return None if found.errors else _Dataset(len(dataset), first)
+    return None if len(found.errors) > before else _Dataset(len(dataset), first)
 
 
 def _look_at_label_maps(loader: DictConfig, found: Findings) -> None:

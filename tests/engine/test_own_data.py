@@ -103,7 +103,7 @@ def test_classes_without_objects_are_left_out_and_named(folder):
             annotation["category_id"] = {1: 900, 2: 7}[annotation["category_id"]]
         contents.append(content)
     args = parse(folder(*contents))
-    assert "classes without objects are left out: things" in args.notes
+    assert "classes without objects are left out: things" in args.own.notes
     check(args)
     metadata = MetadataCatalog.get("own_train")
     assert metadata.thing_classes == ["blue", "red"]
@@ -134,7 +134,7 @@ def test_objects_without_masks_make_a_detector_of_boxes(folder, lacking):
     for annotation in train["annotations"][:lacking]:
         del annotation["segmentation"]
     args = parse(folder(train))
-    assert any(f"{lacking} of 20 objects have no mask" in note for note in args.notes)
+    assert any(f"{lacking} of 20 objects have no mask" in note for note in args.own.notes)
     cfg = args.config.unpack()
     assert not preflight(cfg).errors
     assert cfg.model.roi_heads.mask_head is None
@@ -152,6 +152,28 @@ def test_batch_epochs_and_rate_follow_the_stated_rule(folder):
     assert [round(multiplier(k / 40), 6) for k in (20, 31, 32, 37, 38)] == [1, 1, 0.1, 0.1, 0.01]
     assert cfg.lr_multiplier.warmup_length == 0.1  # 50 iterations would be longer than the run
     assert checked(root).train.max_iter == 1000  # 36 epochs would be 72 iterations of 4
+
+
+@pytest.mark.parametrize(
+    "word, origin",
+    [
+        ("--batch=2", "the recipe's 0.001 times the root of 0.25, this batch over the recipe's"),
+        ("optimizer.lr=0.0625", "optimizer.lr of the command line"),
+    ],
+)
+def test_the_rate_is_told_once_with_its_origin(folder, capsys, word, origin):
+    check(parse(folder(), word, "train.device=cpu"))
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "learning rate" in line]
+    assert origin in told
+
+
+def test_the_log_has_what_was_typed_and_not_what_was_found(folder):
+    root = folder()
+    args = parse(root, "--batch", 2, "train.max_iter=5")
+    assert vars(args.for_log) == {
+        **{"config_file": args.config_file, "eval_only": False, "data": str(root), "batch": 2},
+        "opts": ["train.max_iter=5"],
+    }
 
 
 def test_sgd_has_a_rate_in_proportion_to_the_batch(folder):

@@ -55,7 +55,7 @@ def test_data_evaluator_and_heads_follow_the_folder(root):
     assert MetadataCatalog.get("own_train").stuff_classes == ["ground", "square"]
     assert [len(instantiate(cfg.dataloader[s].dataset)) for s in ("train", "test")] == [4, 2]
     assert f"train: 4 images of {root}/images/train with the label maps of {root}/labels/train" in (
-        args.notes
+        args.own.notes
     )
 
 
@@ -64,7 +64,7 @@ def test_without_a_file_classes_are_called_by_their_labels(root):
     assert not preflight(args.config.unpack()).errors
     assert MetadataCatalog.get("own_train").stuff_classes == ["class 0", "class 1"]
     assert any(
-        "2 classes by the labels that are there, 0 to 1; classes.txt" in n for n in args.notes
+        "2 classes by the labels that are there, 0 to 1; classes.txt" in n for n in args.own.notes
     )
 
 
@@ -100,6 +100,15 @@ def test_labels_above_the_named_classes_are_told_by_kind_before_any_work(root):
     write_pair(root / "images/train/1.jpg", root / "labels/train/1.png", values=(0, 9))
     (error,) = found_in(root)
     assert "neither below 2, the number of classes, nor 255" in error and "1.png: 9" in error
+
+
+def test_faults_of_both_parts_are_told_at_once(root):
+    for split in ("train", "val"):
+        write_pair(root / f"images/{split}/1.jpg", root / f"labels/{split}/1.png", values=(0, 9))
+    (root / "classes.txt").write_text("ground\nsquare\n")
+    assert [re.search("labels/(train|val)/1.png: 9", e)[1] for e in found_in(root)] == [
+        *("train", "val")
+    ]
 
 
 def test_sizes_that_differ_and_modes_are_told_by_kind_before_any_work(root):
