@@ -8,6 +8,8 @@ import argparse
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
 
@@ -34,6 +36,21 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     """Let `parser` take a config's overrides, `args.opts`, and `args.trust_config`."""
     add_trust(parser)
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
+
+
+def add_output(parser: argparse.ArgumentParser, what: str, **options: Any) -> None:
+    """Let `parser` take `args.output`, a folder; a file in its place is refused before any work."""
+    parser.add_argument("--output", type=_folder_to_fill, help=what, **options)
+
+
+def _folder_to_fill(name: str) -> str:
+    path = Path(name)
+    present = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not present.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{name} must be a folder, and {present} is a file; choose another name"
+        )
+    return name
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ that one is better or no difference. A folder of seed_0, seed_1, ... is one mode
 python tools/compare.py output/first output/second --output output/comparison
 """
 
-from mimdet.command_line import mistakes_in_one_line, tool_parser
+from mimdet.command_line import add_output, mistakes_in_one_line, tool_parser
 from mimdet.report.bootstrap import RESAMPLES
 from mimdet.report.compare_page import make_comparison
 from mimdet.report.models import find_models
@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> None:
     """Read the command line, write the page and print the table."""
     parser = tool_parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="their folders, train.output_dir")
-    parser.add_argument("--output", default="comparison", help="folder for compare.html and .json")
+    add_output(parser, "folder for compare.html and .json", default="comparison")
     parser.add_argument(
         "--truth",
         metavar="FILE",

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mimdet.command_line import add_overrides, tool_parser
+from mimdet.command_line import add_output, add_overrides, tool_parser
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIG = "toy/mimdet_mask_rcnn_fpn_sr_0p5_toy"
@@ -33,7 +33,7 @@ STARTS = {"scratch": "from scratch", "mae": "from MAE"}  # folder -> title
 def main(argv: list[str] | None = None) -> None:
     """Run the steps one after the other and print what came out."""
     parser = tool_parser(__doc__)
-    parser.add_argument("--output", default="output/demo", help="folder for everything it makes")
+    add_output(parser, "folder for everything it makes", default="output/demo")
     parser.add_argument("--pretrain", action="store_true", help="compare starts of the detector")
     parser.add_argument(
         "--mae",

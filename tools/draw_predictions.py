@@ -16,7 +16,7 @@ from mimdet.analysis.class_maps import draw_class_map_comparison
 from mimdet.analysis.pictures import picture_paths
 from mimdet.analysis.trained_model import trained_model
 from mimdet.analysis.visualize import draw_comparison
-from mimdet.command_line import add_overrides, mistakes_in_one_line, tool_parser
+from mimdet.command_line import add_output, add_overrides, mistakes_in_one_line, tool_parser
 from mimdet.config import load_config
 
 
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     """Read the command line, detect and draw."""
     parser = tool_parser(__doc__)
     parser.add_argument("--config-file", required=True)
-    parser.add_argument("--output", required=True, help="folder for the pictures")
+    add_output(parser, "folder for the pictures", required=True)
     parser.add_argument("--num-images", type=int, default=8)
     parser.add_argument("--score-threshold", type=float, default=0.5)
     add_overrides(parser)

@@ -13,7 +13,7 @@ from detectron2.utils.logger import setup_logger
 from mimdet.analysis.pictures import picture_paths
 from mimdet.analysis.reconstruction import draw_reconstructions
 from mimdet.analysis.trained_model import trained_model
-from mimdet.command_line import add_overrides, mistakes_in_one_line, tool_parser
+from mimdet.command_line import add_output, add_overrides, mistakes_in_one_line, tool_parser
 from mimdet.config import load_config
 from mimdet.data.imagenet import load_images, read_image
 
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("--config-file", required=True, help="of a MAE")
     parser.add_argument("--images", required=True, help="folder, list of paths, or synthetic:N")
-    parser.add_argument("--output", required=True, help="folder for the pictures")
+    add_output(parser, "folder for the pictures", required=True)
     parser.add_argument("--num-images", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0, help="of the masks")
     add_overrides(parser)

@@ -11,7 +11,7 @@ The checkpoint tells its config and classes. A released one is recognised, or ta
 
 from mimdet.analysis.predict_files import LABEL_MAPS, PREDICTIONS, predict_files
 from mimdet.analysis.predictor import Predictor
-from mimdet.command_line import add_trust, mistakes_in_one_line, tool_parser
+from mimdet.command_line import add_output, add_trust, mistakes_in_one_line, tool_parser
 from mimdet.shown import shown
 
 
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("checkpoint")
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="images, folders, videos")
-    parser.add_argument("--output", required=True, help="folder for pictures and detections")
+    add_output(parser, "folder for pictures and detections", required=True)
     parser.add_argument("--score", type=float, default=0.5, help="least score; default 0.5")
     parser.add_argument("--sample-ratio", type=float, default=1.0, help="of MIMDet; default 1.0")
     parser.add_argument("--batch", type=int, default=1, help="images at once; default 1")

@@ -12,7 +12,7 @@ gets random weights, and time and memory alone are measured.
 from pathlib import Path
 
 from mimdet.analysis.measure_ratios import Measurement, measure_ratios
-from mimdet.command_line import add_overrides, mistakes_in_one_line, tool_parser
+from mimdet.command_line import add_output, add_overrides, mistakes_in_one_line, tool_parser
 from mimdet.report.ratio_page import rows, verdict, write_ratio_page
 
 
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("source", help="checkpoint of a MIMDet, or a config")
     parser.add_argument("--data", metavar="DIR", help="the config's own test images by default")
-    parser.add_argument("--output", default="output/ratio", help="folder; default output/ratio")
+    add_output(parser, "folder; default output/ratio", default="output/ratio")
     parser.add_argument("--ratios", nargs="+", type=float, default=default.ratios)
     parser.add_argument(
         "--seeds", type=int, default=default.seeds, help="of each ratio; default 3, 0 for no AP"

@@ -6,7 +6,7 @@ A training and an evaluation make it at their end; this makes it anew, also of a
 python tools/report.py output/my_run
 """
 
-from mimdet.command_line import mistakes_in_one_line, tool_parser
+from mimdet.command_line import add_output, mistakes_in_one_line, tool_parser
 from mimdet.report.page import make_report
 
 
@@ -14,7 +14,7 @@ def main(argv: list[str] | None = None) -> None:
     """Read the command line and write the report."""
     parser = tool_parser(__doc__)
     parser.add_argument("run", help="its folder, train.output_dir")
-    parser.add_argument("--output", help="folder for both files, the run's by default")
+    add_output(parser, "folder for both files, the run's by default")
     args = parser.parse_intermixed_args(argv)
     with mistakes_in_one_line(parser):
         print(make_report(args.run, args.output))

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mimdet.analysis.sweep import Setting, check, is_finished, plan
-from mimdet.command_line import add_overrides, mistakes_in_one_line, tool_parser
+from mimdet.command_line import add_output, add_overrides, mistakes_in_one_line, tool_parser
 from mimdet.find_config import find_config
 from mimdet.report.compare_page import make_comparison
 from mimdet.report.models import Model
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("config", help="config file, or its name")
     parser.add_argument("--seeds", type=int, default=1, help="of each setting: 0, 1, ...")
-    parser.add_argument("--output", default="output/sweep", help="folder for runs and comparison")
+    add_output(parser, "folder for runs and comparison", default="output/sweep")
     parser.add_argument("--print", action="store_true", help="print the commands, run nothing")
     for flag, what in zip(_FLAGS, ("DIR", "N", "N", "N"), strict=True):
         name = f"--{flag.replace('_', '-')}"

@@ -14,6 +14,10 @@ RECONSTRUCT = f"draw_reconstructions --output out --config-file {MAE} train.devi
 VAL = "{toy}/annotations/instances_val.json"
 
 
+def source(tool: str) -> str:
+    return (REPOSITORY / "tools" / f"{tool}.py").read_text()
+
+
 def run(command: str, folders: dict[str, Path]) -> None:
     tool, *arguments = command.format(**folders).split()
     load_script(f"tools/{tool}.py").main(arguments)
@@ -81,6 +85,15 @@ def test_a_missing_file_ends_a_tool_with_one_line(command, message, folders, cap
     assert "usage: " not in error
     assert message.format(**folders) in error.splitlines()[-1]  # before it there may be warnings
     assert not list(Path.cwd().iterdir())
+
+
+@pytest.mark.parametrize("name", ["{file}", "{file}/out"])
+@pytest.mark.parametrize("tool", sorted(t for t in TOOLS if "add_output(" in source(t)))
+def test_an_output_in_the_place_of_a_file_is_refused_at_once(tool, name, folders, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(f"{tool} --output {name}", folders)
+    assert caught.value.code == 2
+    assert "must be a folder, and {file} is a file".format(**folders) in capsys.readouterr().err
 
 
 def test_every_tool_is_among_them_but_the_demo_which_reads_no_file_of_its_user():
