@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from detectron2.modeling.matcher import Matcher, match_images, matched_boxes, matched_classes
-from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads.fast_rcnn import (
     FastRCNNOutputLayers,
     Predictions,
@@ -26,12 +25,10 @@ class CascadeROIHeads(StandardROIHeads):
     `loss_cls_stage0`, `loss_box_reg_stage0`, `loss_cls_stage1`, ...
 
     Args:
-        box_in_features: names of the feature maps to pool boxes from.
-        box_pooler: makes (R, C, H, W) region features, for all stages.
         box_heads: network on region features of each stage.
         box_predictors: class-agnostic predictor of each stage (`cls_agnostic_bbox_reg=True`).
         proposal_matchers: labels the boxes of each stage by IoU with the ground truth.
-        **kwargs: see `StandardROIHeads`.
+        **kwargs: see `StandardROIHeads`; `box_in_features` and `box_pooler` are for all stages.
 
     Raises:
         AssertionError: the lists differ in length, or `proposal_matcher` is given; on a call, if a
@@ -43,8 +40,6 @@ class CascadeROIHeads(StandardROIHeads):
     def __init__(
         self,
         *,
-        box_in_features: Sequence[str],
-        box_pooler: ROIPooler,
         box_heads: Sequence[nn.Module],
         box_predictors: Sequence[FastRCNNOutputLayers],
         proposal_matchers: Sequence[Matcher],
@@ -59,8 +54,6 @@ class CascadeROIHeads(StandardROIHeads):
             f"got {lengths}"
         )
         super().__init__(
-            box_in_features=box_in_features,
-            box_pooler=box_pooler,
             box_head=nn.ModuleList(box_heads),
             box_predictor=nn.ModuleList(box_predictors),
             proposal_matcher=proposal_matchers[0],
