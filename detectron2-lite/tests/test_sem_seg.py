@@ -16,7 +16,8 @@ from detectron2.data import transforms as T
 from detectron2.data.datasets import load_sem_seg
 from detectron2.evaluation import SemSegEvaluator
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone, SemanticSegmentor, sem_seg_postprocess
+from detectron2.modeling import Backbone, SemanticSegmentor
+from detectron2.modeling.postprocessing import sem_seg_postprocess
 
 MAPS, META = load("sem_seg")
 METRIC_MAPS, METRICS = load("sem_seg_metrics")

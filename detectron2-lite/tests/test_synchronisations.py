@@ -9,12 +9,13 @@ from detectron2.modeling import sampling
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import proposal_utils
-from detectron2.modeling.proposal_generator.proposal_utils import suppress_proposals
 from detectron2.modeling.proposal_generator.rpn import RPN
 from detectron2.modeling.roi_heads.roi_heads import ROIHeads, select_foreground_proposals
-from detectron2.modeling.sampling import subsample_labels, subsample_labels_of_images, true_rows
+from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
+
+pytestmark = pytest.mark.lite
 
 SIZE = (200, 300)
 
@@ -88,16 +89,16 @@ def test_the_host_waits_as_often_for_eight_images_as_for_two(waits, expected):
 def test_true_rows_are_those_of_nonzero_for_one_wait():
     masks = [torch.rand(n) > 0.5 for n in (5, 0, 9)] + [torch.zeros(3, dtype=torch.bool)]
     with Launches() as counted:
-        rows = true_rows(masks)
+        rows = sampling.true_rows(masks)
     assert counted.waits.total() == 1
     assert [r.tolist() for r in rows] == [mask.nonzero().flatten().tolist() for mask in masks]
 
 
 def test_true_rows_are_the_same_on_a_cpu(monkeypatch):
     masks = [torch.rand(n) > 0.5 for n in (5, 0, 9)]
-    expected = true_rows(masks)
+    expected = sampling.true_rows(masks)
     monkeypatch.setattr(sampling, "is_on_cpu", lambda mask: True)
-    assert [r.tolist() for r in true_rows(masks)] == [r.tolist() for r in expected]
+    assert [r.tolist() for r in sampling.true_rows(masks)] == [r.tolist() for r in expected]
 
 
 def test_the_counter_sees_what_waits():
@@ -113,7 +114,7 @@ def test_samples_of_all_images_are_the_draws_of_image_after_image():
     expected = [subsample_labels(of_image, 16, 0.5, 3) for of_image in labels]
     torch.manual_seed(3)
     lengths = [len(of_image) for of_image in labels]
-    rows, counts = subsample_labels_of_images(torch.cat(labels), lengths, 16, 0.5, 3)
+    rows, counts = sampling.subsample_labels_of_images(torch.cat(labels), lengths, 16, 0.5, 3)
     starts = torch.tensor([0, 50, 57, 57]).repeat_interleave(2).tolist()
     drawn = [of_draw - start for of_draw, start in zip(rows.split(counts), starts, strict=True)]
     torch.testing.assert_close(drawn, [of_draw for pair in expected for of_draw in pair])
@@ -131,7 +132,7 @@ def test_suppression_of_a_batch_is_that_of_each_image(monkeypatch, on_cpu, min_b
     sizes = [SIZE, (150, 150), SIZE]
     scores_of_levels = list(scores.split([70, 70, 60], dim=1))
     with Launches() as counted:
-        found = suppress_proposals(
+        found = proposal_utils.suppress_proposals(
             candidates, scores_of_levels, sizes, 0.5, 60, min_box_size, training=False
         )
     assert on_cpu or counted.waits.total() == 2
@@ -151,8 +152,8 @@ def test_a_batch_with_numbers_that_are_not_finite_is_refused_in_training(monkeyp
     boxes, scores = random_boxes(2)[None], torch.tensor([[0.0, torch.nan]])
     arguments = (boxes, list(scores.split(1, dim=1)), [SIZE], 0.5, 10, 0.0)
     with pytest.raises(FloatingPointError, match=r"feature levels \[1\]"):
-        suppress_proposals(*arguments, training=True)
-    (dropped,) = suppress_proposals(*arguments, training=False)
+        proposal_utils.suppress_proposals(*arguments, training=True)
+    (dropped,) = proposal_utils.suppress_proposals(*arguments, training=False)
     assert len(dropped) == 1
 
 
