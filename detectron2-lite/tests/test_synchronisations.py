@@ -147,6 +147,16 @@ def test_suppression_of_a_batch_is_that_of_each_image(monkeypatch, on_cpu, min_b
 
 
 @pytest.mark.parametrize("on_cpu", [True, False])
+def test_boxes_of_other_levels_and_images_suppress_nothing(monkeypatch, on_cpu):
+    monkeypatch.setattr(proposal_utils, "is_on_cpu", lambda tensor: on_cpu)
+    height, width = SIZE
+    whole = torch.tensor([0.0, 0.0, width, height]).expand(2, 2, 4)  # of two images and levels
+    scores = list(torch.rand(2, 2).split(1, dim=1))
+    found = proposal_utils.suppress_proposals(whole, scores, [SIZE] * 2, 0.0, 9, 0.0, True)
+    assert [len(of_image) for of_image in found] == [2, 2]
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
 def test_a_batch_with_numbers_that_are_not_finite_is_refused_in_training(monkeypatch, on_cpu):
     monkeypatch.setattr(proposal_utils, "is_on_cpu", lambda tensor: on_cpu)
     boxes, scores = random_boxes(2)[None], torch.tensor([[0.0, torch.nan]])

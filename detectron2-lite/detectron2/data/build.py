@@ -165,8 +165,6 @@ def build_detection_train_loader(
     sampler: Sampler | None = None,
     total_batch_size: int | None,
     aspect_ratio_grouping: bool = True,
-    num_workers: int = 0,
-    collate_fn: Callable[[list[Any]], Any] | None = None,
     **kwargs: Any,
 ) -> Iterable[list[Any]]:
     """An endless loader of training batches.
@@ -180,9 +178,8 @@ def build_detection_train_loader(
         total_batch_size: images per iteration over all ranks.
         aspect_ratio_grouping: batch wide images with wide ones. The order then depends on
             `num_workers`; without, it does not.
-        num_workers: worker processes per rank; 0 loads in this process.
-        collate_fn: list of mapped elements -> batch; None gives the list.
-        **kwargs: further arguments of `build_batch_data_loader`.
+        **kwargs: further arguments of `build_batch_data_loader`, such as `num_workers` and
+            `collate_fn`.
 
     Returns:
         An iterable over batches of total_batch_size / world size elements. Its method
@@ -196,13 +193,7 @@ def build_detection_train_loader(
     dataset = _mapped_dataset(dataset, mapper)
     sampler = _sampler_for(dataset, sampler, default=TrainingSampler)
     return build_batch_data_loader(
-        dataset,
-        sampler,
-        total_batch_size,
-        aspect_ratio_grouping=aspect_ratio_grouping,
-        num_workers=num_workers,
-        collate_fn=collate_fn,
-        **kwargs,
+        dataset, sampler, total_batch_size, aspect_ratio_grouping=aspect_ratio_grouping, **kwargs
     )
 
 
