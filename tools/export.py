@@ -31,7 +31,8 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--num-images must be 1 or more, got {args.num_images}")
     if args.size and min(args.size) < 1:
         parser.error(f"--size must be two positive numbers, got {args.size}")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    for exporter in ("torch.onnx", "onnx_ir"):  # they warn of nothing that a user could mend
+        logging.getLogger(exporter).setLevel(logging.ERROR)
     with mistakes_in_one_line(parser):
         if args.output.endswith(".safetensors"):
             count = export_safetensors(args.checkpoint, args.output)

@@ -201,14 +201,16 @@ def fit_schedule(
         cfg: of the run, overrides included.
         own: from `use_folder`; gets what is decided here.
         batch: images per iteration of all processes; None for the recipe's, or fewer, so that each
-            process has `IMAGES_PER_PROCESS` at most.
+            process has `IMAGES_PER_PROCESS` at most in each of `train.accumulation_steps`.
         epochs: None for `EPOCHS`, or more, so that there are `MIN_ITERATIONS`.
         processes: of the job.
         written: keys that the user has set, and that stay as they are.
     """
     loader, train = cfg.dataloader.train, cfg.train
     recipe_batch, recipe_iterations = loader.total_batch_size, train.max_iter
-    batch = batch or min(recipe_batch, IMAGES_PER_PROCESS * processes)
+    steps = train.get("accumulation_steps", 1)
+    pieces = processes * (steps if type(steps) is int and steps > 0 else 1)  # else refused later
+    batch = batch or min(recipe_batch, IMAGES_PER_PROCESS * pieces)
     if "dataloader.train.total_batch_size" in written:
         batch = recipe_batch
     loader.total_batch_size = batch

@@ -176,6 +176,15 @@ def test_the_log_has_what_was_typed_and_not_what_was_found(folder):
     }
 
 
+def test_accumulation_keeps_the_batch_of_the_recipe(folder):
+    config = "mimdet_vit_base_mask_rcnn_fpn_sr_0p5_800_1333_4xdec_coco_3x"
+    cfg = parse(folder(), "train.accumulation_steps=16", config=config).config.unpack()
+    assert cfg.dataloader.train.total_batch_size == 64
+    assert cfg.optimizer.lr == pytest.approx(8e-5)
+    fewer = parse(folder(), "train.accumulation_steps=2", config=config).config.unpack()
+    assert fewer.dataloader.train.total_batch_size == 8
+
+
 def test_sgd_has_a_rate_in_proportion_to_the_batch(folder):
     cfg = checked(folder(), "--batch", 4, config="mask_rcnn_r50_fpn_1x")
     assert cfg.optimizer.lr == pytest.approx(0.02 * 4 / 16)
