@@ -25,7 +25,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--sample-ratio", type=float, default=1.0, help="of MIMDet; default 1.0")
     parser.add_argument("--batch", type=int, default=1, help="images at once; default 1")
     parser.add_argument("--device", default="auto", help="cuda, cpu, ...; default auto")
-    parser.add_argument("--full-precision", action="store_true", help="on a GPU too")
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument("--full-precision", action="store_true", help="on a GPU too")
+    precision.add_argument("--half-precision", action="store_true", help="on a CPU too: bfloat16")
     parser.add_argument("--no-pictures", action="store_true", help="write no pictures")
     parser.add_argument("--config-file", help="for a checkpoint that does not tell it")
     add_trust(parser)
@@ -41,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
             device=args.device,
             sample_ratio=args.sample_ratio,
             score_threshold=args.score,
-            half=False if args.full_precision else None,
+            half=True if args.half_precision else False if args.full_precision else None,
             trusted=args.trust_config,
         )
         written = predict_files(

@@ -131,7 +131,7 @@ class Predictor:
         device: "auto" for a GPU where there is one.
         sample_ratio: share of the tokens that MIMDet's encoder sees, from 0 to 1.
         score_threshold: detections below it are left out; class maps have none.
-        half: compute in half precision; None does so on a GPU.
+        half: compute in half precision, which on a CPU is bfloat16; None does so on a GPU alone.
         trusted: packages from which the checkpoint's config may call everything, see
             `mimdet.trusted`.
 

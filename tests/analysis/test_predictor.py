@@ -14,7 +14,7 @@ from toy_runs import load_script
 
 import mimdet
 from detectron2.config import instantiate
-from mimdet.analysis.predict_files import predict_files
+from mimdet.analysis.predict_files import PREDICTIONS, predict_files
 from mimdet.analysis.predictor import Predictor
 from mimdet.analysis.trained_model import trained_model
 from mimdet.checkpoint.card import card_of
@@ -196,3 +196,13 @@ def test_the_command_tells_what_it_found(checkpoint, images, tmp_path, capsys):
         tool.main([checkpoint, str(tmp_path / "text.jpg"), "--output", str(tmp_path / "out")])
     assert ended.value.code == 1
     assert "1 files could not be read, first" in capsys.readouterr().out
+
+
+def test_the_command_computes_in_bfloat16_on_a_cpu_if_told_so(checkpoint, images, tmp_path):
+    def best(*words):
+        options = ("--output", str(tmp_path), "--score", "0", "--device", "cpu", "--no-pictures")
+        load_script("tools/predict.py").main([checkpoint, images[0], *options, *words])
+        return max(entry["score"] for entry in json.loads((tmp_path / PREDICTIONS).read_text()))
+
+    full, half = best(), best("--half-precision")
+    assert best("--full-precision") == full != half == pytest.approx(full, abs=0.03)
