@@ -1,7 +1,9 @@
 """Training does not wait for the device more often when a batch has more images."""
 
+import numpy as np
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from benchmarks.launches import Launches, as_on_a_gpu
 from detectron2.layers import batched_nms
@@ -217,3 +219,18 @@ def test_nobody_waits_for_what_is_sent_to_a_gpu(monkeypatch):
     gpu = torch.device("cuda")
     gt.to(gpu)
     assert sent == [((), {"device": gpu, "non_blocking": True})] * 3  # boxes, classes, masks
+
+
+def test_a_loader_pins_the_tensors_of_instances(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: pinned.append(x.shape) or x)
+    gt = ground_truth(3)
+    gt.gt_masks = BitMasks(torch.rand(3, *SIZE) > 0.5)
+    gt.polygons = PolygonMasks([[np.zeros(6)]] * 3)
+    sample = {"image": torch.zeros(3, *SIZE), "instances": gt, "file_name": "1.jpg"}
+    (copy,) = pin_memory([sample])
+    assert pinned == [(3, *SIZE), (3, 4), (3,), (3, *SIZE)]  # image, boxes, classes, masks
+    found, fields = copy["instances"], gt.get_fields()
+    assert found is not gt and found.image_size == SIZE and list(found.get_fields()) == list(fields)
+    assert torch.equal(found.gt_boxes.tensor, gt.gt_boxes.tensor)
+    assert torch.equal(found.gt_masks.tensor, gt.gt_masks.tensor)

@@ -102,6 +102,10 @@ class TensorRows:
         """Where the tensor is."""
         return self.tensor.device
 
+    def pin_memory(self: Rows) -> Rows:
+        """The same in page-locked memory, see `Instances.pin_memory`."""
+        return type(self)(self.tensor.pin_memory())
+
     def __len__(self) -> int:
         return self.tensor.shape[0]
 

@@ -86,6 +86,17 @@ class Instances:
         fields = {name: to(value) for name, value in self._fields.items()}
         return Instances(self._image_size, **fields)
 
+    def pin_memory(self) -> "Instances":
+        """New instances in page-locked memory, from which a copy to the GPU lets the host go on.
+
+        torch's `DataLoader` calls this. Polygons, which stay on the CPU, stay where they are.
+        """
+        pinned = {
+            name: value.pin_memory() if hasattr(value, "pin_memory") else value
+            for name, value in self._fields.items()
+        }
+        return Instances(self._image_size, **pinned)
+
     def __len__(self) -> int:
         for value in self._fields.values():
             return len(value)
