@@ -1,5 +1,6 @@
 """What one iteration of a training does, in full and in mixed precision."""
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -62,7 +63,6 @@ class SimpleTrainer(TrainerBase):
         self.gather_metric_period = gather_metric_period
         self.zero_grad_before_forward = zero_grad_before_forward
         self.async_write_metrics = async_write_metrics
-        self._iterator: Iterator[Any] | None = None
         self._pending_metrics: LossMetrics | None = None
 
     def run_step(self) -> None:
@@ -109,7 +109,8 @@ class SimpleTrainer(TrainerBase):
             data_loader_builder: makes the new loader; called after the old one is given up, whose
                 workers would need memory at the same time.
         """
-        self.data_loader = self._iterator = None
+        self.data_loader = None
+        vars(self).pop("_data_loader_iter", None)
         self.data_loader = data_loader_builder()
 
     @staticmethod
@@ -132,12 +133,10 @@ class SimpleTrainer(TrainerBase):
     def _final_calls(self) -> list[Callable[[], None]]:
         return [self._flush_last_metrics, *super()._final_calls()]
 
-    @property
+    @functools.cached_property
     def _data_loader_iter(self) -> Iterator[Any]:
         """The iterator over the data, by the name that subclasses of upstream's trainer read."""
-        if self._iterator is None:
-            self._iterator = iter(self.data_loader)
-        return self._iterator
+        return iter(self.data_loader)
 
     def _next_data(self) -> Any:
         try:

@@ -14,33 +14,27 @@ _FILE_FORMAT = "[%(asctime)s] %(name)s %(levelname)s: %(message)s"
 _DATE_FORMAT = "%m/%d %H:%M:%S"
 
 
-class _AbbreviatingFormatter(logging.Formatter):
-    """Shortens the root of logger names: `detectron2.utils.events` to `d2.utils.events`."""
+class _Formatter(logging.Formatter):
+    """Shortens the root of logger names: `detectron2.utils.events` to `d2.utils.events`.
 
-    def __init__(self, fmt: str, root_name: str, abbrev_name: str):
-        super().__init__(fmt, datefmt=_DATE_FORMAT)
+    With colours, time and name are green, and a red word marks warnings and errors.
+    """
+
+    def __init__(self, root_name: str, abbrev_name: str, color: bool):
+        head = colored("[%(asctime)s %(name)s]: ", "green")
+        super().__init__(f"{head}%(message)s" if color else _FILE_FORMAT, datefmt=_DATE_FORMAT)
         self._root, self._abbrev = f"{root_name}.", f"{abbrev_name}." if abbrev_name else ""
+        self._color = color
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (name set by logging)
         full_name = record.name
         if full_name.startswith(self._root):
             record.name = self._abbrev + full_name.removeprefix(self._root)
         try:
-            return super().formatMessage(record)
+            message = super().formatMessage(record)
         finally:
             record.name = full_name  # other handlers get the same record
-
-
-class _ColorFormatter(_AbbreviatingFormatter):
-    """Green time and name; a red prefix marks warnings and errors."""
-
-    def __init__(self, root_name: str, abbrev_name: str):
-        head = colored("[%(asctime)s %(name)s]: ", "green")
-        super().__init__(f"{head}%(message)s", root_name, abbrev_name)
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        message = super().formatMessage(record)
-        if record.levelno < logging.WARNING:
+        if not self._color or record.levelno < logging.WARNING:
             return message
         attrs = ["blink"] if record.levelno < logging.ERROR else ["blink", "underline"]
         return f"{colored(record.levelname, 'red', attrs=attrs)} {message}"
@@ -90,13 +84,13 @@ def setup_logger(
     logger.propagate = enable_propagation
     if abbrev_name is None:
         abbrev_name = "d2" if name == "detectron2" else name
-    plain = _AbbreviatingFormatter(_FILE_FORMAT, name, abbrev_name)
     if configure_stdout and distributed_rank == 0:
         handler = _handler(logger, _StdoutHandler)
-        handler.setFormatter(_ColorFormatter(name, abbrev_name) if color else plain)
+        handler.setFormatter(_Formatter(name, abbrev_name, color))
     if output is not None:
         file = _log_file(output, distributed_rank)
-        _handler(logger, logging.FileHandler, file).setFormatter(plain)
+        handler = _handler(logger, logging.FileHandler, file)
+        handler.setFormatter(_Formatter(name, abbrev_name, color=False))
     return logger
 
 
