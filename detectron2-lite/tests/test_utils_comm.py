@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 
-rank, store = int(sys.argv[1]), sys.argv[2]
+rank, num_local, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
 try:
     comm.get_local_rank()
@@ -25,9 +25,9 @@ except AssertionError:
     pass
 else:
     raise SystemExit("a local rank without a local group")
-comm.create_local_process_group(2)
+comm.create_local_process_group(num_local)
 assert (comm.get_rank(), comm.get_world_size()) == (rank, 2)
-assert (comm.get_local_rank(), comm.get_local_size()) == (rank, 2)
+assert (comm.get_local_rank(), comm.get_local_size()) == (rank % num_local, num_local)
 assert comm.is_main_process() == (rank == 0)
 np.random.seed(rank)
 assert comm.shared_random_seed() == 209652396
@@ -71,14 +71,15 @@ def test_the_shared_seed_is_one_draw_of_numpy():
     assert comm.shared_random_seed() == expected == 209652396
 
 
-def test_two_processes_exchange_objects_and_agree_on_a_seed(tmp_path):
+@pytest.mark.parametrize("num_local", [1, 2])  # on two machines, and on one
+def test_two_processes_exchange_objects_and_agree_on_a_seed(tmp_path, num_local):
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
     source = str(Path(detectron2.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
     workers = [
         subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(tmp_path / "store")],
+            [sys.executable, str(script), str(rank), str(num_local), str(tmp_path / "store")],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
