@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detectron2.layers import CNNBlockBase, Conv2d
+from detectron2.layers import CNNBlockBase
 from detectron2.layers.batch_norm import Norm
 from detectron2.layers.blocks import conv_with_norm
 from detectron2.modeling.backbone.backbone import Backbone
@@ -46,7 +46,23 @@ class BasicStem(CNNBlockBase):
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
 
 
-class BasicBlock(CNNBlockBase):
+class _ResidualBlock(CNNBlockBase):
+    """Adds the input to what `residual` makes of it, by a 1x1 convolution if channels differ."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: Norm):
+        super().__init__(in_channels, out_channels, stride)
+        self.shortcut = None
+        if in_channels != out_channels:
+            self.shortcut = _conv(in_channels, out_channels, 1, norm, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride), rounded up."""
+        out = self.residual(x)
+        out += x if self.shortcut is None else self.shortcut(x)
+        return F.relu_(out)
+
+
+class BasicBlock(_ResidualBlock):
     """Two 3x3 convolutions around which the input is added.
 
     Args:
@@ -59,20 +75,16 @@ class BasicBlock(CNNBlockBase):
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, norm: Norm = "BN"):
-        super().__init__(in_channels, out_channels, stride)
-        self.shortcut = _shortcut(in_channels, out_channels, stride, norm)
+        super().__init__(in_channels, out_channels, stride, norm)
         self.conv1 = _conv(in_channels, out_channels, 3, norm, stride=stride)
         self.conv2 = _conv(out_channels, out_channels, 3, norm)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride), rounded up."""
-        out = F.relu_(self.conv1(x))
-        out = self.conv2(out)
-        out += x if self.shortcut is None else self.shortcut(x)
-        return F.relu_(out)
+    def residual(self, x: Tensor) -> Tensor:
+        """What is added to the input."""
+        return self.conv2(F.relu_(self.conv1(x)))
 
 
-class BottleneckBlock(CNNBlockBase):
+class BottleneckBlock(_ResidualBlock):
     """A 1x1, a 3x3 and a 1x1 convolution around which the input is added.
 
     Args:
@@ -102,9 +114,8 @@ class BottleneckBlock(CNNBlockBase):
         stride_in_1x1: bool = False,
         dilation: int = 1,
     ):
-        super().__init__(in_channels, out_channels, stride)
+        super().__init__(in_channels, out_channels, stride, norm)
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
-        self.shortcut = _shortcut(in_channels, out_channels, stride, norm)
         self.conv1 = _conv(in_channels, bottleneck_channels, 1, norm, stride=stride_1x1)
         self.conv2 = _conv(
             bottleneck_channels,
@@ -117,13 +128,9 @@ class BottleneckBlock(CNNBlockBase):
         )
         self.conv3 = _conv(bottleneck_channels, out_channels, 1, norm)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride), rounded up."""
-        out = F.relu_(self.conv1(x))
-        out = F.relu_(self.conv2(out))
-        out = self.conv3(out)
-        out += x if self.shortcut is None else self.shortcut(x)
-        return F.relu_(out)
+    def residual(self, x: Tensor) -> Tensor:
+        """What is added to the input."""
+        return self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(x)))))
 
 
 class ResNet(Backbone):
@@ -298,9 +305,3 @@ class ResNet(Backbone):
 
 
 make_stage = ResNet.make_stage
-
-
-def _shortcut(in_channels: int, out_channels: int, stride: int, norm: Norm) -> Conv2d | None:
-    if in_channels == out_channels:
-        return None
-    return _conv(in_channels, out_channels, 1, norm, stride=stride)
