@@ -25,6 +25,7 @@ SYSTEMS = (
     ("ViTDet-H", "vitdet/mask_rcnn_vitdet_h_75ep", 2, []),
     ("Benchmarking-ViT-B", "benchmarking/benchmarking_mask_rcnn_base_FPN_25ep_LSJ_mae", 2, []),
     ("ViTAE-B", "vitae/mask_rcnn_vitae_b_100ep", 2, []),
+    ("ViTAE-S", "vitae/mask_rcnn_vitae_s_100ep", 2, []),
     ("MPViT-S", "mpvit/mask_rcnn_mpvit_small_1x", 2, []),
     ("MPViT-S RetinaNet", "mpvit/retinanet_mpvit_small_1x", 2, []),
     ("Swin-B (FastMIM)", "fastmim/mask_rcnn_swin_base_scp_3x", 2, []),

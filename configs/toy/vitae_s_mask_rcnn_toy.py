@@ -19,6 +19,7 @@ model.backbone.net.update(
     window_size=4,
     global_block_indexes=[1, 3],
     pcm_groups=24,
+    use_act_checkpoint=False,
 )
 train.starting_weights = []
 train.output_dir = "output/vitae_s_mask_rcnn_toy"

@@ -40,6 +40,7 @@ model.backbone.net = L(ViTAE)(
     pcm_groups=96,
     pcm_norm="SyncBN",  # batch norm over all processes, as in the released run
     out_feature="last_feat",
+    use_act_checkpoint="auto",  # by the memory of the device; released: False
 )
 # 3 reduction cells and 14 normal ones. The released config says 12, its run had 17.
 optimizer.params.lr_factor_func = partial(
