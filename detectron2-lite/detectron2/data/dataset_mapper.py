@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
+from detectron2.data.picture_input import PictureInput
 from detectron2.data.transforms.augmentation import FixedTransform
-from detectron2.data.transforms.transform import unmirrored
 from detectron2.structures import BitMasks, BoxMode, Instances, PolygonMasks
 
 __all__ = ["DatasetMapper"]
@@ -106,27 +107,24 @@ class DatasetMapper:
         annotations = dataset_dict.get("annotations")
         rest = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         dataset_dict = copy.deepcopy(rest)
-        image = self._read_image(dataset_dict)
-        sem_seg = self._read_sem_seg(dataset_dict, image.shape[:2])
-        aug_input = T.AugInput(image, sem_seg=sem_seg)
+        aug_input = self._read_image(dataset_dict)
+        aug_input.sem_seg = self._read_sem_seg(dataset_dict, aug_input.canvas.shape[:2])
         transforms = self.augmentations(aug_input)
-        image = aug_input.image
-        # A copy, because the array may be read-only, reversed or a view of a larger image.
-        channels_first = np.atleast_3d(unmirrored(image)).transpose(2, 0, 1)  # (C, H, W)
-        dataset_dict["image"] = torch.from_numpy(channels_first.copy())
-        if sem_seg is not None:
+        dataset_dict["image"] = torch.from_numpy(aug_input.channels_first())
+        if aug_input.sem_seg is not None:
             labels = aug_input.sem_seg.astype(np.int64)  # a copy, like that of the image
             dataset_dict["sem_seg"] = torch.from_numpy(labels)
         if self.is_train and annotations is not None:
             dataset_dict["annotations"] = [dict(annotation) for annotation in annotations]
-            self._transform_annotations(dataset_dict, transforms, image.shape[:2])
+            self._transform_annotations(dataset_dict, transforms, aug_input.canvas.shape[:2])
         return dataset_dict
 
-    def _read_image(self, dataset_dict: dict[str, Any]) -> np.ndarray:
+    def _read_image(self, dataset_dict: dict[str, Any]) -> PictureInput:
         name, file_name = utils.describe_image(dataset_dict), dataset_dict["file_name"]
-        image = _read(name, file_name, self.image_format, "image root")
-        utils.check_image_size(dataset_dict, image)
-        return image
+        picture = _read(name, file_name, self.image_format, "image root")
+        aug_input = PictureInput(picture, self.image_format)
+        utils.check_image_size(dataset_dict, aug_input.canvas)
+        return aug_input
 
     @staticmethod
     def _read_sem_seg(
@@ -137,7 +135,7 @@ class DatasetMapper:
         if file_name is None:
             return None
         name = f"label map {file_name} of {utils.describe_image(dataset_dict)}"
-        labels = _read(name, file_name, "L", "label root")[:, :, 0]
+        labels = np.asarray(_read(name, file_name, "L", "label root"))
         if labels.shape != image_shape:
             raise utils.SizeMismatchError(
                 f"{name} must have the height and width {image_shape} of the image, got "
@@ -209,10 +207,10 @@ class DatasetMapper:
         return BitMasks(torch.zeros((0, *image_size), dtype=torch.bool))
 
 
-def _read(name: str, file_name: str, format: str, root: str) -> np.ndarray:
+def _read(name: str, file_name: str, format: str, root: str) -> Image.Image:
     """Read an image file; what goes wrong is told of `name`, a missing file with its `root`."""
     try:
-        return utils.read_image(file_name, format=format)
+        return utils.read_picture(file_name, format=format)
     except FileNotFoundError as e:
         raise FileNotFoundError(
             f"{name} must exist, but there is no such file; check the {root} of the data set"

@@ -63,6 +63,15 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
         ValueError: if the image cannot be converted to `format`, which has 8 bits per channel
             while the image has values beyond them.
     """
+    return convert_PIL_to_numpy(read_picture(file_name, format), format)
+
+
+def read_picture(file_name: str, format: str | None = None) -> Image.Image:
+    """`read_image` before its pixels become an array: same arguments, same errors.
+
+    Returns:
+        The picture in the mode of Pillow from which arrays of `format` are made.
+    """
     with PathManager.open(file_name, "rb") as f:
         try:
             image = Image.open(f)
@@ -82,7 +91,7 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
         ImageOps.exif_transpose(image, in_place=True)
     _check_depth(image, file_name, format)
     try:
-        return convert_PIL_to_numpy(image, format)
+        return _in_mode_of(format, image)
     except ValueError as e:
         raise ValueError(
             f"{file_name} of mode {image.mode!r} cannot be converted to format {format!r}: {e}; "
@@ -345,12 +354,7 @@ def convert_PIL_to_numpy(image: Image.Image, format: str | None) -> np.ndarray:
         image: of any mode.
         format: "RGB", "BGR", "YUV-BT.601", a mode of Pillow, or None for the image's own.
     """
-    if format is not None:
-        mode = "RGB" if format in ("BGR", _YUV) else format
-        if mode in ("RGB", "L"):
-            image.info.pop("transparency", None)  # not used, but Pillow warns of some kinds
-        image = image if image.mode == mode else image.convert(mode)
-    array = np.asarray(image)
+    array = np.asarray(_in_mode_of(format, image))
     if format == "L":
         return array[:, :, None]
     if format == "BGR":
@@ -358,6 +362,16 @@ def convert_PIL_to_numpy(image: Image.Image, format: str | None) -> np.ndarray:
     if format == _YUV:
         return array / 255.0 @ _RGB_TO_YUV.T
     return array
+
+
+def _in_mode_of(format: str | None, image: Image.Image) -> Image.Image:
+    """The image in the mode of Pillow from which arrays of `format` are made."""
+    if format is None:
+        return image
+    mode = "RGB" if format in ("BGR", _YUV) else format
+    if mode in ("RGB", "L"):
+        image.info.pop("transparency", None)  # not used, but Pillow warns of some kinds
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _require(annotation: dict[str, Any], key: str, name: str = "annotation") -> Any:

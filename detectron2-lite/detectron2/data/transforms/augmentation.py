@@ -1,6 +1,6 @@
 import inspect
 import pprint
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,16 +45,23 @@ class AugInput:
         self.boxes = boxes
         self.sem_seg = sem_seg
 
+    @property
+    def canvas(self) -> np.ndarray:
+        """An array of the shape of `image`, for those who look at nothing else of it."""
+        return self.image
+
     def transform(self, tfm: Transform) -> None:
         """Replace all data that is present by its transformed version."""
-        for name, apply in (
-            ("image", tfm.apply_image),
-            ("boxes", tfm.apply_box),
-            ("sem_seg", tfm.apply_segmentation),
-        ):
-            data = getattr(self, name)
-            if data is not None:
-                setattr(self, name, apply(data))
+        if self.image is not None:
+            self.image = tfm.apply_image(self.image)
+        self.transform_labels(tfm)
+
+    def transform_labels(self, tfm: Transform) -> None:
+        """Replace boxes and labels, where present, by their transformed version."""
+        if self.boxes is not None:
+            self.boxes = tfm.apply_box(self.boxes)
+        if self.sem_seg is not None:
+            self.sem_seg = tfm.apply_segmentation(self.sem_seg)
 
     def apply_augmentations(
         self, augmentations: Sequence["Augmentation | Transform"]
@@ -65,6 +72,16 @@ class AugInput:
             The transforms that were applied, flattened.
         """
         return AugmentationList(augmentations)(self)
+
+
+def by_shape(get_transform: Callable[..., Transform]) -> Callable[..., Transform]:
+    """Mark a `get_transform` that looks at nothing but the shape of the image.
+
+    An image that is still with Pillow can stay there for it. A mark of the function, not of the
+    class: a subclass with its own `get_transform` may well look at pixels.
+    """
+    get_transform.by_shape = True
+    return get_transform
 
 
 class Augmentation:
@@ -128,6 +145,8 @@ class Augmentation:
         return np.random.uniform(low, high, size)
 
     def _read(self, aug_input: AugInput, name: str) -> Any:
+        if name == "image" and getattr(self.get_transform, "by_shape", False):
+            name = "canvas"
         if not hasattr(aug_input, name):
             raise AttributeError(
                 f"{type(self).__name__}.get_transform needs {name!r}, which "
@@ -168,6 +187,7 @@ class FixedTransform(Augmentation):
     def __init__(self, tfm: Transform):
         self.tfm = tfm
 
+    @by_shape
     def get_transform(self, image: np.ndarray) -> Transform:
         """The transform, whatever the image is."""
         return self.tfm

@@ -13,7 +13,12 @@ from fvcore.transforms.transform import (
 )
 from PIL import Image
 
-from detectron2.data.transforms.augmentation import AugInput, Augmentation, as_augmentation
+from detectron2.data.transforms.augmentation import (
+    AugInput,
+    Augmentation,
+    as_augmentation,
+    by_shape,
+)
 from detectron2.data.transforms.transform import CropTransform, ResizeTransform
 
 __all__ = [
@@ -83,6 +88,7 @@ class RandomFlip(Augmentation):
             )
         self._init(locals())
 
+    @by_shape
     def get_transform(self, image: np.ndarray) -> Transform:
         """A flip, or a transform that does nothing."""
         height, width = image.shape[:2]
@@ -103,6 +109,7 @@ class Resize(Augmentation):
         shape = (shape, shape) if isinstance(shape, int) else tuple(shape)
         self._init(locals())
 
+    @by_shape
     def get_transform(self, image: np.ndarray) -> Transform:
         """The resize to `shape`."""
         return ResizeTransform(*image.shape[:2], *self.shape, self.interp)
@@ -121,6 +128,7 @@ class RandomResize(Augmentation):
     ):
         self._init(locals())
 
+    @by_shape
     def get_transform(self, image: np.ndarray) -> Transform:
         """The resize to the drawn size."""
         shape = self.shape_list[np.random.randint(len(self.shape_list))]
@@ -161,6 +169,7 @@ class ResizeShortestEdge(Augmentation):
         )
         self._init(locals())
 
+    @by_shape
     def get_transform(self, image: np.ndarray) -> Transform:
         """The resize to the drawn length."""
         if self.sample_style == "range":
@@ -225,6 +234,7 @@ class ResizeScale(Augmentation):
     ):
         self._init(locals())
 
+    @by_shape
     def get_transform(self, image: np.ndarray) -> Transform:
         """The resize at the drawn scale."""
         scale = np.random.uniform(self.min_scale, self.max_scale)
@@ -256,6 +266,7 @@ class FixedSizeCrop(Augmentation):
     ):
         self._init(locals())
 
+    @by_shape
     def get_transform(self, image: np.ndarray) -> TransformList:
         """The crop, followed by the padding if `pad`."""
         # Drawn also where there is nothing to crop, for upstream's order of random numbers.
@@ -309,6 +320,7 @@ class RandomCrop(Augmentation):
         assert in_range, f"crop_size must be {rule} with {crop_type!r}, got {crop_size}"
         self._init({"crop_type": crop_type, "crop_size": crop_size})
 
+    @by_shape
     def get_transform(self, image: np.ndarray) -> Transform:
         """The crop of the drawn window."""
         height, width = image.shape[:2]
@@ -363,6 +375,7 @@ class RandomCrop_CategoryAreaConstraint(Augmentation):
         self.crop_aug = RandomCrop(crop_type, crop_size)
         self._init(locals())
 
+    @by_shape
     def get_transform(self, image: np.ndarray, sem_seg: np.ndarray) -> Transform:
         """The crop of the drawn window.
 

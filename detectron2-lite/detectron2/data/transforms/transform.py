@@ -66,10 +66,7 @@ class ResizeTransform(fvcore.Transform):
             AssertionError: if `img` is not h x w.
             ValueError: if the filter does not exist for the dtype of `img`.
         """
-        assert img.shape[:2] == (self.h, self.w), (
-            f"this transform resizes images of height and width {(self.h, self.w)}, "
-            f"got an array of shape {img.shape}"
-        )
+        self.check_size(img.shape)
         interp = self.interp if interp is None else interp
         if img.dtype != np.uint8:
             return self._resize_tensor(img, interp)
@@ -78,6 +75,13 @@ class ResizeTransform(fvcore.Transform):
         if img.shape[2:] in ((), (1,), (3,)):
             return self._resize_antialiased(img)
         return self._resize_uint8(img, Image.Resampling.BILINEAR)
+
+    def check_size(self, shape: tuple[int, ...]) -> None:
+        """AssertionError if an image of (height, width, ...) is not h x w."""
+        assert shape[:2] == (self.h, self.w), (
+            f"this transform resizes images of height and width {(self.h, self.w)}, "
+            f"got an array of shape {shape}"
+        )
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """Scale (N, 2) points (x, y) in place; integer arrays would be truncated."""
