@@ -204,6 +204,17 @@ def test_polygons_are_transformed_and_stay_flat():
     np.testing.assert_allclose(polygon, [10, 2, 4, 2, 4, 6, 10, 6])
 
 
+def test_rle_of_many_runs_is_decoded():
+    random = np.random.RandomState(0)
+    for height, width in random.randint(1, 60, (50, 2)).tolist():
+        expected = (random.rand(height, width) < random.rand()).astype(np.uint8)
+        segmentation = mask_util.encode(np.asfortranarray(expected))
+        transformed = utils.transform_instance_annotations(
+            annotation(segmentation=segmentation), T.NoOpTransform(), (height, width)
+        )
+        np.testing.assert_array_equal(transformed["segmentation"], expected)
+
+
 @pytest.mark.parametrize("segmentation", [rle(), pytest.param(RUNS, marks=pytest.mark.lite)])
 def test_rle_becomes_a_transformed_mask(segmentation):
     moved = utils.transform_instance_annotations(

@@ -12,7 +12,7 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.data.picture_input import PictureInput
 from detectron2.data.transforms.augmentation import FixedTransform
-from detectron2.structures import BitMasks, BoxMode, Instances, PolygonMasks
+from detectron2.structures import BitMasks, Instances, PolygonMasks
 
 __all__ = ["DatasetMapper"]
 
@@ -157,11 +157,9 @@ class DatasetMapper:
                 annotations.append(annotation)
         # All boxes at once: a transform takes as long for one.
         boxes = utils.transform_boxes(np.reshape(boxes, (-1, 4)), transforms, image_shape)
-        for annotation, box in zip(annotations, boxes, strict=True):
-            annotation |= {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS}
         with _named(name):
-            instances = utils.annotations_to_instances(
-                annotations, image_shape, mask_format=self.instance_mask_format
+            instances = utils.collect_instances(
+                annotations, boxes, image_shape, self.instance_mask_format
             )
             if self.recompute_boxes:
                 self._recompute_boxes(instances)

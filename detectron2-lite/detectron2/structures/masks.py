@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
+from faster_coco_eval.mask_api_new_cpp import toUncompressedRLE
 from torch import Tensor
 
 from detectron2.layers.mask_ops import paste_masks_as_runs, paste_masks_in_image
@@ -84,6 +85,22 @@ def _check_reach(instances: Sequence[Polygons], height: int, width: int) -> None
 def compressed_rle(rle: dict[str, Any]) -> dict[str, Any]:
     """An RLE whose `counts` are text or bytes; they may be a list of run lengths before."""
     return mask_util.frPyObjects(rle, *rle["size"]) if isinstance(rle["counts"], list) else rle
+
+
+def run_lengths(rle: dict[str, Any]) -> np.ndarray:
+    """(R,) int64 numbers of pixels that are off, on, off, ... in an RLE of either form.
+
+    Args:
+        rle: its `counts` are text, bytes or a list.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: if they are damaged. A sum that is too small is not
+            found.
+    """
+    counts = rle["counts"]
+    if not isinstance(counts, list):
+        counts = toUncompressedRLE([rle])[0]["counts"]
+    return np.array(counts, dtype=np.int64)
 
 
 class BitMasks(TensorRows):
@@ -236,7 +253,7 @@ class PolygonMasks:
         """
         index = as_index(item)
         if index is not None:
-            return PolygonMasks([self.polygons[index]])
+            return self._of([self.polygons[index]])
         if isinstance(item, Tensor) and item.device.type != "cpu" and item.dtype == torch.int64:
             return self._choose(item)
         if isinstance(item, slice) and self._chosen is not None:
@@ -246,12 +263,18 @@ class PolygonMasks:
             positions = np.arange(len(self))[item]  # by the rules of numpy, which are torch's
         except IndexError as e:
             raise ValueError(f"{len(self)} polygon masks cannot be indexed by {item!r}: {e}") from e
-        return PolygonMasks([self.polygons[i] for i in positions])
+        return self._of([self.polygons[i] for i in positions])
+
+    @staticmethod
+    def _of(polygons: list[list[np.ndarray]]) -> "PolygonMasks":
+        """Masks of polygons that have been checked."""
+        masks = PolygonMasks([])
+        masks._all = polygons
+        return masks
 
     def _choose(self, positions: Tensor | slice) -> "PolygonMasks":
         """The instances at (n,) positions on a device, read when somebody needs the polygons."""
-        chosen = PolygonMasks([])
-        chosen._all = self._all
+        chosen = self._of(self._all)
         chosen._chosen = positions if self._chosen is None else self._chosen[positions]
         return chosen
 
