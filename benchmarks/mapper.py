@@ -1,4 +1,9 @@
-"""The mapper of the MIMDet recipe at real sizes: written plainly, our default, our fast option."""
+"""The mapper of the MIMDet recipe at real sizes: written plainly, our default, our fast option.
+
+The plain way and our default share what neither can leave out, as their values are equal: decoding
+and Pillow's resizes were 8.5 of the plain way's 15.0 ms where the stages were timed one by one. So
+no default can be more than 1.8 times as fast.
+"""
 
 import itertools
 import tempfile

@@ -32,7 +32,8 @@ class PlainMapper:
         """Map one entry with annotations; it is not changed."""
         entry = copy.deepcopy(entry)
         with open(entry["file_name"], "rb") as f:
-            picture = ImageOps.exif_transpose(Image.open(f))
+            picture = Image.open(f)
+            ImageOps.exif_transpose(picture, in_place=True)  # without a copy of an upright one
             image = np.asarray(picture.convert("RGB"))
         assert image.shape[:2] == (entry["height"], entry["width"])
         given = _Input(image)
