@@ -38,6 +38,7 @@ from mimdet.engine.best_model import BestModel, EarlyStop, check_early_stop
 from mimdet.engine.check_run import check, end_if_refused, number_of_processes
 from mimdet.engine.compiling import compile_blocks
 from mimdet.engine.console import (
+    MovingLine,
     beside_a_moving_line,
     set_up_loggers,
     short_console,
@@ -263,7 +264,13 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
         # After loading, because it opens files. Last, so that an evaluation's numbers are on the
         # line of their iteration.
         writers = run_writers(cfg.train.output_dir, cfg.train.max_iter)
-        trainer.register_hooks([hooks.PeriodicWriter(writers, period=cfg.train.log_period)])
+        line = MovingLine(cfg.train.max_iter)
+        trainer.register_hooks(
+            [
+                hooks.PeriodicWriter([line], period=1),
+                hooks.PeriodicWriter(writers, period=cfg.train.log_period),
+            ]
+        )
         preemption.writers = writers
     with contextlib.suppress(EarlyStop):
         trainer.train(trainer.iter + 1 if resuming else 0, cfg.train.max_iter)

@@ -93,9 +93,11 @@ class MovingLine(EventWriter):
 
     def write(self) -> None:
         """Move on to the iteration of the storage."""
+        if not sys.stderr.isatty():
+            return
         storage = get_event_storage()
         if self._bar is None:
-            self._bar = tqdm(total=self._max_iter, initial=storage.iter, unit="it", disable=None)
+            self._bar = tqdm(total=self._max_iter, initial=storage.iter, unit="it")
         latest = storage.latest_with_smoothing_hint(20)
         told = []
         for name, what in (("total_loss", "loss {:.3g}"), ("images_per_second", "{:.3g} images/s")):
@@ -104,7 +106,8 @@ class MovingLine(EventWriter):
         if torch.cuda.is_available():
             told.append(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
         self._bar.set_postfix_str(", ".join(told), refresh=False)
-        self._bar.update(storage.iter + 1 - self._bar.n)
+        # After the last iteration the storage's number is already that of the next one.
+        self._bar.update(min(storage.iter + 1, self._max_iter) - self._bar.n)
 
     def close(self) -> None:
         """Leave the line as it is."""

@@ -223,7 +223,8 @@ def fit_schedule(
     for key in ("train.eval_period", "train.checkpointer.period"):
         if key not in written:
             OmegaConf.update(cfg, key, period)
-    own.notes.append(f"evaluated every {train.eval_period} iterations")
+    when = f"every {train.eval_period} iterations" if train.eval_period else "at the end alone"
+    own.notes.append(f"evaluated {when}")
     rate = cfg.optimizer.get("lr")
     if isinstance(rate, int | float) and "optimizer.lr" not in written:
         own.rate_origin = _scale_rate(cfg, batch / recipe_batch)

@@ -15,7 +15,6 @@ from typing import Any
 
 from detectron2.engine import default_writers
 from detectron2.utils.events import EventWriter, JSONWriter, get_event_storage
-from mimdet.engine.console import MovingLine
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +117,7 @@ class ForgivingWriter(EventWriter):
 
 
 def run_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
-    """Detectron2's default writers, with ours in the place of its JSONWriter, and the screen's."""
+    """Detectron2's default writers, with ours in the place of its JSONWriter."""
     writers: list[EventWriter] = []
     for writer in default_writers(output_dir, max_iter):
         if isinstance(writer, JSONWriter):
@@ -127,7 +126,7 @@ def run_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
         else:
             writer = ForgivingWriter(writer)
         writers.append(writer)
-    return [*writers, MovingLine(max_iter)]
+    return writers
 
 
 def forgive_full_disk(*names: str) -> None:

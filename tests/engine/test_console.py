@@ -66,7 +66,7 @@ def test_long_texts_and_lines_of_progress_are_left_out_on_a_terminal(
 def test_a_training_is_one_line_that_moves(terminal, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     line = MovingLine(100)
-    for iteration in (19, 39):
+    for iteration in (38, 39, 99, 100):
         with EventStorage(iteration) as storage:
             storage.put_scalars(total_loss=1.25, **{"[metric]images_per_second": 8.0})
             line.write()
@@ -75,7 +75,12 @@ def test_a_training_is_one_line_that_moves(terminal, monkeypatch):
     if not terminal.isatty():
         assert text == ""
         return
-    assert "40/100" in text and "loss 1.25, 8 images/s" in text
+    assert (
+        "39/100" in text
+        and "100/100" in text
+        and "101/" not in text
+        and "loss 1.25, 8 images/s" in text
+    )
     assert text.count("\n") <= 1
 
 

@@ -21,7 +21,7 @@ _OTHER_FILES = {
     rb"version https://git-lfs": "it is a pointer of Git LFS; fetch the file itself (git lfs pull)",
     rb"(?i)\s*<(!doctype html|html|head|body)": "it is a web page; fetch the file itself",
     rb"\s*<": "it is XML (Pascal VOC, CVAT); export it as COCO",
-    rb"\s*\d+( +-?[\d.]+(e-?\d+)?){4,}\s*(\n|$)": "it is a label file of YOLO; convert all to COCO",
+    rb"\s*\d+( +-?[\d.]+(e-?\d+)?){4,}\s*(\n|$)": "it is a label file of YOLO; give --data DIR",
     rb"[^{\[\n]*,[^{\[\n]*,[^\n]*\n": "it is a table (CSV); export it as COCO",
     rb"\s*[\w-]+:(\s|$)": "it is YAML; give the annotations themselves",
 }
