@@ -8,10 +8,11 @@ import argparse
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
+
+from mimdet.whole_files import refuse_file
 
 # What arguments, configs and files can cause. Any other exception is a fault of the code, and its
 # traceback is wanted.
@@ -44,12 +45,10 @@ def add_output(parser: argparse.ArgumentParser, what: str, **options: Any) -> No
 
 
 def _folder_to_fill(name: str) -> str:
-    path = Path(name)
-    present = next(p for p in (path, *path.absolute().parents) if p.exists())
-    if not present.is_dir():
-        raise argparse.ArgumentTypeError(
-            f"{name} must be a folder, and {present} is a file; choose another name"
-        )
+    try:
+        refuse_file(name)
+    except NotADirectoryError as e:
+        raise argparse.ArgumentTypeError(str(e)) from None
     return name
 
 

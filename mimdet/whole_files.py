@@ -3,7 +3,26 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
+
+
+def refuse_file(folder: str, name: str = "") -> None:
+    """Refuse what is to be a folder, there or not yet, if a file is in its place or above it.
+
+    Args:
+        folder: the path.
+        name: what to call it in the message; its path if empty.
+
+    Raises:
+        NotADirectoryError: naming the file.
+    """
+    path = Path(folder)
+    present = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not present.is_dir():
+        raise NotADirectoryError(
+            f"{name or folder} must be a folder, and {present} is a file; choose another name"
+        )
 
 
 @contextlib.contextmanager

@@ -69,7 +69,7 @@ ALLOWED = {
         "cloudpickle",
         "yaml",
     },
-    "mimdet.command_line": {"omegaconf"},
+    "mimdet.command_line": {"omegaconf", "mimdet.whole_files"},
     # the command lists its subcommands, and says what is missing, where nothing is installed
     "mimdet.installed": set(),
     "mimdet.find_config": {"mimdet.installed"},

@@ -55,9 +55,9 @@ def check(args: argparse.Namespace) -> None:
         memory = args.memory or found.attempt(lambda: device_memory(cfg.train.device, local))
         _plan_memory(cfg, processes, memory, args.plan, found)
     # the process that will own the folder, before any other one of the job can own it
-    if not args.eval_only and (job.rank if job else args.machine_rank) == 0:
-        found.attempt(lambda: look_at_folder(cfg, args.resume))
-        if not found.errors:
+    if (job.rank if job else args.machine_rank) == 0:
+        found.attempt(lambda: look_at_folder(cfg, args.resume, args.eval_only))
+        if not (args.eval_only or found.errors):
             _plan_disk(cfg, resuming, found)
     for kind, lines in (("", found.plan), ("warning: ", found.warnings), ("error: ", found.errors)):
         for line in lines:

@@ -14,6 +14,7 @@ from mimdet.checkpoint.newest import tagged_checkpoint
 from mimdet.engine.folder_owner import in_use, owned, owner_of
 from mimdet.engine.resume import settle_checkpoint
 from mimdet.engine.used_folder import move_aside, refuse_used, remove_unfinished
+from mimdet.whole_files import refuse_file
 
 
 def make_output_folder(path: str) -> None:
@@ -39,8 +40,10 @@ def make_output_folder(path: str) -> None:
         ) from e
 
 
-def look_at_folder(cfg: DictConfig, resume: bool) -> None:
-    """Refuse the folder of a training as `training_folder` will; nothing is written.
+def look_at_folder(cfg: DictConfig, resume: bool, eval_only: bool = False) -> None:
+    """Refuse the folder of a run as `training_folder` will, or `evaluation_folder`.
+
+    Nothing is written.
 
     Raises:
         ValueError: if it is in use, or an earlier training has left files in it.
@@ -49,15 +52,8 @@ def look_at_folder(cfg: DictConfig, resume: bool) -> None:
     folder = OmegaConf.select(cfg, "train.output_dir")
     if not folder:
         return
-    present = next(
-        path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists()
-    )
-    if not present.is_dir():
-        raise NotADirectoryError(
-            f"train.output_dir={folder} must be a folder, and {present} is a file; choose another "
-            "name"
-        )
-    if not Path(folder).is_dir():
+    refuse_file(folder, f"train.output_dir={folder}")
+    if eval_only or not Path(folder).is_dir():
         return
     if owner := owner_of(folder):
         raise in_use(owner, folder)

@@ -76,7 +76,7 @@ def test_a_training_is_one_line_that_moves(terminal, monkeypatch):
         assert text == ""
         return
     assert (
-        "39/100" in text
+        "38/100" in text
         and "100/100" in text
         and "101/" not in text
         and "loss 1.25, 8 images/s" in text

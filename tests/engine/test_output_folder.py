@@ -37,10 +37,13 @@ def test_a_folder_without_a_name_is_refused():
 
 
 @pytest.mark.parametrize("name", ["file", "file/a/b"])
-def test_a_file_in_the_place_of_the_folder_is_told_before_anything_starts(tmp_path, name):
+@pytest.mark.parametrize("eval_only", [False, True])
+def test_a_file_in_the_place_of_the_folder_is_told_before_anything_starts(
+    tmp_path, name, eval_only
+):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="must be a folder, and .*/file is a file; choose"):
-        look_at_folder(config(tmp_path / name), resume=False)
+        look_at_folder(config(tmp_path / name), resume=False, eval_only=eval_only)
 
 
 def config(folder, **train):
