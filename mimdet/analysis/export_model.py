@@ -230,7 +230,10 @@ def _complete_or_not_there(output: str) -> Iterator[str]:
         raise FileNotFoundError(f"there is no folder {folder} for {output}; make it first")
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export_") as temporary:
         path = Path(temporary, Path(output).name)
+        path.touch()
+        mode = path.stat().st_mode  # the user's own; safetensors writes files for nobody else
         yield str(path)
         # Large models have their weights in a second file.
         for written in sorted(Path(temporary).iterdir(), key=lambda p: p == path):
+            written.chmod(mode)
             os.replace(written, Path(folder, written.name))

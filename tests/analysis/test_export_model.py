@@ -165,6 +165,9 @@ def test_what_cannot_be_exported_is_refused(words, message, checkpoint, toy_root
 
 def test_safetensors_hold_the_weights_and_the_card(checkpoint, tmp_path, capsys):
     export(checkpoint, tmp_path / "weights.safetensors")
+    (tmp_path / "other").touch()  # who may read other files may read this one
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
     weights = read_checkpoint(checkpoint, "the test")["model"]
     with safe_open(tmp_path / "weights.safetensors", "pt") as file:
         assert {*file.keys()} == {*weights}
