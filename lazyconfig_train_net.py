@@ -9,6 +9,13 @@ A config file exports `dataloader` (`train`, `test`, `evaluator`), `lr_multiplie
 `optimizer` and `train`; `do_train` lists what is read from them.
 """
 
+import gc
+
+# As in `mimdet.__main__`, if Python or a rank's start runs this file and nobody imports it.
+_IS_MAIN = __name__ in ("__main__", "__mp_main__")
+if _IS_MAIN:
+    gc.disable()
+
 import argparse
 import contextlib
 import logging
@@ -87,6 +94,10 @@ from mimdet.engine.writers import forgive_full_disk, run_writers
 from mimdet.evaluation.kept_tokens import save_kept_tokens, watch_tokens
 from mimdet.evaluation.results import InferenceTimer, save_results
 from mimdet.find_config import find_config
+
+if _IS_MAIN:
+    gc.freeze()
+    gc.enable()
 
 logger = logging.getLogger("mimdet")
 

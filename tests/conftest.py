@@ -1,7 +1,9 @@
 """Settings of all tests of mimdet."""
 
+import gc
 import os
 
+gc.disable()  # what is imported for thousands of tests stays; to look for garbage takes longer
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
 
 import pytest  # noqa: E402
@@ -16,6 +18,12 @@ from upstream import (  # noqa: E402
 from mimdet.data.toy import ToyDataset, make_toy_dataset  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage again, from now on among what the tests make."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

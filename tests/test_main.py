@@ -1,10 +1,13 @@
 """The command `mimdet`, its subcommands and configs that are found by name."""
 
+import gc
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
+from mimdet import __main__ as command
 from mimdet.__main__ import main
 from mimdet.find_config import find_config
 
@@ -90,3 +93,29 @@ def test_of_a_mistyped_name_the_nearest_are_named_first(name, near):
 def test_common_parts_are_no_configs():
     with pytest.raises(FileNotFoundError):
         find_config("common/train")
+
+
+def froze() -> bool:
+    """Whether the collector leaves out what was there when it began again; it takes all back."""
+    count = gc.get_freeze_count()
+    gc.unfreeze()
+    return count > 0
+
+
+def test_no_garbage_is_looked_for_while_a_subcommand_is_imported(monkeypatch):
+    enabled = []
+
+    def note() -> None:
+        enabled.append(gc.isenabled())
+
+    monkeypatch.setattr(command, "_script", lambda name: (note(), (note, []))[1])
+    gc.unfreeze()
+    main(["check"])
+    assert enabled == [False, True] and froze()
+
+
+@pytest.mark.parametrize("name, freezes", [("__mp_main__", True), ("imported", False)])
+def test_nor_while_a_rank_imports_the_script(name, freezes):
+    gc.unfreeze()
+    runpy.run_path(str(REPOSITORY / "lazyconfig_train_net.py"), run_name=name)
+    assert gc.isenabled() and froze() == freezes
