@@ -80,6 +80,7 @@ class _Scale:
     """
 
     def __init__(self, low: float, high: float, start: float, end: float, log: bool = False):
+        self._only = low if low == high else None
         if low == high:  # a single value lies in the middle
             low, high = (low / 2, high * 2) if log else (low - 0.5, high + 0.5)
         self._low, self._high, self._start, self._end = low, high, start, end
@@ -92,7 +93,9 @@ class _Scale:
         return self._start + (value - low) / (high - low) * (self._end - self._start)
 
     def ticks(self, count: int) -> list[float]:
-        """About `count` round numbers."""
+        """About `count` round numbers; where the data is a single value, that one."""
+        if self._only is not None:
+            return [self._only]
         if self._log and self._high > 10 * self._low:
             powers = range(math.floor(math.log10(self._low)), math.ceil(math.log10(self._high)) + 1)
             steps = (1,) if len(powers) > 5 else (1, 2, 5) if len(powers) < 4 else (1, 3)

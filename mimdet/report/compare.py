@@ -57,9 +57,12 @@ def compare(
 
     Raises:
         FileNotFoundError: if a folder is none of a run, or there is no file `truth`.
-        ValueError: if `truth` is no such file, or not that of the detections.
+        ValueError: if `truth` is no such file, or not that of the detections, or the seeds of a
+            model were not evaluated alike.
     """
     runs = [[collect(run) for run in model.runs] for model in models]
+    for of_model in runs:
+        _refuse_unlike_seeds(of_model)
     firsts = [of_model[0] for of_model in runs]
     rules, more = protocol_differences([run["protocol"] for run in firsts])
     content, why_not = _truth(models, truth)
@@ -84,10 +87,23 @@ def compare(
         },
         "config": config_differences([run["config"] for run in firsts]),
         "curves": {name: [_mean_curve(of_model, name) for of_model in runs] for name in _CURVES},
-        "images_root": (read_json(models[0].runs[0] / TRUTH) or {}).get("image_root"),
+        "images_root": firsts[0]["image_root"],
         "tasks": _tasks(models, content, resamples) if content else {},
         "why_not": why_not,
     }
+
+
+def _refuse_unlike_seeds(runs: Sequence[Mapping[str, Any]]) -> None:
+    known = [run for run in runs if run["protocol"]]
+    for run in known[1:]:
+        rules, _ = protocol_differences([known[0]["protocol"], run["protocol"]])
+        if rules:
+            setting, values = rules[0]["setting"], rules[0]["values"]
+            raise ValueError(
+                f"the seeds of a model must be evaluated alike for a mean, and {setting} is "
+                f"{values[0]} in {known[0]['folder']} and {values[1]} in {run['folder']}: evaluate "
+                "one of them anew"
+            )
 
 
 def _metrics(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -132,8 +148,8 @@ def _truth(
     for run, content in zip(runs, contents, strict=True):
         if not isinstance(content, dict):
             return None, (
-                f"{run} has no {TRUTH}, which evaluations leave there: evaluate anew, or name the "
-                "annotation file that the runs were scored against (--truth)"
+                f"{run} has no whole {TRUTH}, which evaluations leave there: evaluate anew, or "
+                "name the annotation file that the runs were scored against (--truth)"
             )
     # Where the images lie makes no difference.
     objects = [{k: v for k, v in content.items() if k != "image_root"} for content in contents]

@@ -68,7 +68,7 @@ def page_of(data: Mapping[str, Any]) -> str:
         data=data,
         names=names,
         headlines=_headlines(data),
-        seconds=[_spread(m["seconds_per_batch"], duration) for m in data["models"]],
+        seconds=[_seconds(model) for model in data["models"]],
         spread=_spread,
         with_seeds=_with_seeds,
         figures=_figures(data),
@@ -89,10 +89,11 @@ def table_of(data: Mapping[str, Any]) -> str:
     elif data["protocol"]["is_alike"]:
         lines.append("evaluated alike: no rule of the protocols differs")
     headlines = _headlines(data)
-    cells = [["model", *(names.HEADLINES[name] for name in headlines), "seconds per batch"]]
+    cells = [["model", *(names.HEADLINES[name] for name in headlines), "time per batch"]]
     for model in data["models"]:
-        values = [_spread(model["metrics"].get(name), percent) for name in headlines]
-        cells.append([_with_seeds(model), *values, _spread(model["seconds_per_batch"], duration)])
+        runs = len(model["runs"])
+        values = [_spread(model["metrics"].get(name), runs) for name in headlines]
+        cells.append([_with_seeds(model), *values, _seconds(model)])
     widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
     lines.append("")
     for first, *rest in cells:
@@ -112,14 +113,18 @@ def _headlines(data: Mapping[str, Any]) -> list[str]:
     return [name for name in names.HEADLINES if any(name in m["metrics"] for m in data["models"])]
 
 
-def _spread(value: Mapping[str, Any] | None, written: Any = percent) -> str:
-    """A mean, with its deviation where there are several runs."""
+def _spread(value: Mapping[str, Any] | None, runs: int, written: Any = percent) -> str:
+    """A mean, with its deviation where several runs have a value, and how many if not all have."""
     if value is None or value["mean"] is None:
         return "–"
-    mean = written(value["mean"])
-    if value["deviation"] is None:
-        return mean
-    return f"{mean} ± {written(value['deviation'])}"
+    told = written(value["mean"])
+    if value["deviation"] is not None:
+        told += f" ± {written(value['deviation'])}"
+    return told if value["count"] == runs else f"{told} (of {value['count']})"
+
+
+def _seconds(model: Mapping[str, Any]) -> str:
+    return _spread(model["seconds_per_batch"], len(model["runs"]), duration)
 
 
 def _with_seeds(model: Mapping[str, Any]) -> str:

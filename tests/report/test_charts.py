@@ -38,6 +38,11 @@ def test_any_values_are_drawn_inside_the_chart(values, log_y):
         assert 48 <= float(x) <= 390 and 8 <= float(y) <= 202
 
 
+def test_an_axis_of_one_value_tells_it_once():
+    svg = line_chart([Series("a", [(300, 16.1)]), Series("b", [(300, 32.0)])], "iteration", "y")
+    assert svg.count(">300<") == 1
+
+
 @pytest.mark.parametrize("points", [[], [(0, None)], [(0, float("nan"))]])
 def test_without_values_there_is_a_sentence(points):
     assert "No values" in line_chart([Series("a", points)], "x", "y")

@@ -102,6 +102,24 @@ def test_seeds_are_one_model_with_mean_and_deviation(tmp_path):
     assert data["tasks"]["bbox"]["pairs"][0]["seed_deviation"] is None  # one has a single seed
 
 
+def test_a_mean_of_fewer_seeds_than_there_are_says_so(tmp_path):
+    one = run_in(tmp_path / "one")
+    many = [run_in(tmp_path / "many" / f"seed_{seed}") for seed in (0, 1)]
+    (many[1] / "results.json").unlink()
+    data = compare(find_models([one, tmp_path / "many"]), resamples=5)
+    assert "20.0 (of 1)" in table_of(data) and "20.0 (of 1)" in page_of(data)
+    assert table_of(data).count("(of 1)") == 2  # AP and time
+
+
+def test_seeds_that_were_not_evaluated_alike_have_no_mean(tmp_path):
+    one = run_in(tmp_path / "one")
+    for seed, ratio in ((0, 0.5), (1, 1.0)):
+        protocol = {**PROTOCOL, "sample_ratio": ratio, "versions": {"torch": str(seed)}}
+        run_in(tmp_path / "many" / f"seed_{seed}", protocol=protocol)
+    with pytest.raises(ValueError, match=r"sample_ratio is 0\.5 in .*seed_0 and 1\.0 in .*seed_1"):
+        compare(find_models([one, tmp_path / "many"]))
+
+
 def test_what_the_seeds_do_to_a_difference_stands_beside_it(tmp_path):
     truth = truth_of([[(0, BOX)]])
     hit, miss = results_of([[(0, BOX, 0.9)]]), results_of([[(0, OTHER, 0.9)]])
@@ -119,6 +137,9 @@ def test_what_cannot_be_compared_image_by_image_says_why(tmp_path):
     first, second = run_in(tmp_path / "a"), run_in(tmp_path / "b", truth_of([[], []]), [])
     data = compare(find_models([first, second]))
     assert data["tasks"] == {} and "was scored against other objects than" in data["why_not"]
+    (second / TRUTH).write_text("[1]")
+    data = compare(find_models([second, first]))
+    assert "has no whole instances_truth.json" in data["why_not"]
     (second / TRUTH).unlink()
     data = compare(find_models([first, second]))
     assert "evaluations leave there: evaluate anew" in data["why_not"]
