@@ -2,7 +2,8 @@
 
 The plain way and our default share what neither can leave out, as their values are equal: decoding
 and Pillow's resizes were 8.5 of the plain way's 15.0 ms where the stages were timed one by one. So
-no default can be more than 1.8 times as fast.
+no default can be more than 1.8 times as fast. Eight runs of 15 repeats on a busy machine of two
+cores gave 1.17 to 1.25 for the default, at the median 1.22: the aim lies within the noise.
 """
 
 import itertools
