@@ -90,13 +90,21 @@ def _train(title: str, folder: Path, command: list[str]) -> None:
 
 
 def _call(command: list[str]) -> int:
-    """Run a command; a notice to end is passed on to it, so that it does not outlive the sweep."""
+    """Run a command, which decides what a notice to end does; the sweep does not end before it.
+
+    SIGTERM is passed on. Ctrl-C reaches both without that.
+    """
     process = subprocess.Popen(command)
-    before = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
+    handlers = {
+        signal.SIGTERM: lambda number, _: process.send_signal(number),
+        signal.SIGINT: lambda *_: None,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         return process.wait()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -92,3 +92,10 @@ def test_a_notice_to_end_reaches_the_training():
     before = signal.getsignal(signal.SIGTERM)
     assert load_script("tools/sweep.py")._call([sys.executable, "-c", waits]) == -signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_ctrl_c_waits_for_the_training():
+    ends = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(0.5); exit(7)"
+    before = signal.getsignal(signal.SIGINT)
+    assert load_script("tools/sweep.py")._call([sys.executable, "-c", ends]) == 7
+    assert signal.getsignal(signal.SIGINT) == before
