@@ -75,6 +75,6 @@ train.starting_weights = [
 train.max_iter, lr_multiplier = coco_cosine(epochs=100)
 train.eval_period = 1844  # an epoch
 train.checkpointer.period = 1844
-train.amp.enabled = True
+train.amp.update(enabled=True, dtype="float16")
 train.ddp.fp16_compression = True
 train.output_dir = "output/benchmarking_mask_rcnn_base_FPN_100ep_LSJ_mae"

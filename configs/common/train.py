@@ -22,7 +22,7 @@ train = dict(
     # where the card has it, else float16, with a compression of gradients (ddp) in the same type.
     # eval: evaluations too. bfloat16 changed the AP of a toy detector by less than 0.2 (boxes 63.56
     # to 63.72, masks 66.21 to 66.14; 100 images, on a CPU).
-    amp=dict(enabled=False, dtype="float16", eval=False),
+    amp=dict(enabled=False, dtype="auto", eval=False),
     # Products of float32 matrices: "highest"; "high" takes TF32, which is faster on cards that have
     # it and keeps 10 bits of 23, "medium" may take bfloat16. "" leaves torch's, "highest".
     float32_precision="",

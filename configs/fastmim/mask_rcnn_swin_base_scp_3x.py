@@ -80,5 +80,5 @@ lr_multiplier = multistep(
 )
 train.eval_period = _epoch
 train.checkpointer.period = _epoch
-train.amp.enabled = True
+train.amp.update(enabled=True, dtype="float16")
 train.output_dir = "output/mask_rcnn_swin_base_scp_3x"

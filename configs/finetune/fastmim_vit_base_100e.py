@@ -68,5 +68,5 @@ train.max_iter, lr_multiplier = imagenet_cosine(
 )
 train.eval_period = train.max_iter // 100  # an epoch
 train.checkpointer.update(period=train.eval_period, max_to_keep=3)
-train.amp.enabled = True
+train.amp.update(enabled=True, dtype="float16")
 train.output_dir = "output/fastmim_vit_base_100e"

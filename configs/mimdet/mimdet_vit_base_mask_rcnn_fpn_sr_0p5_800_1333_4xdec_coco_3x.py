@@ -96,6 +96,6 @@ lr_multiplier = multistep(
 )
 train.eval_period = _epoch
 train.checkpointer.period = _epoch
-train.amp.enabled = True
+train.amp.update(enabled=True, dtype="float16")
 train.ddp.fp16_compression = True
 train.output_dir = "output/mimdet_vit_base_mask_rcnn_fpn_sr_0p5_800_1333_4xdec_coco_3x"

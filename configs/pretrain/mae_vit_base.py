@@ -57,6 +57,6 @@ optimizer.params = L(param_groups_weight_decay)(weight_decay="${..weight_decay}"
 train.max_iter, lr_multiplier = imagenet_cosine(epochs=800, batch_size=4096, warmup_epochs=40)
 train.checkpointer.period = train.max_iter // 40  # 20 epochs
 train.eval_period = 0
-train.amp.enabled = True
+train.amp.update(enabled=True, dtype="float16")
 train.clip_grad.max_norm = float("inf")  # only logs the norm
 train.output_dir = "output/mae_vit_base"

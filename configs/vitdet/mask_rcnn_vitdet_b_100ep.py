@@ -50,6 +50,6 @@ train.max_iter = 184375  # 118k images * 100 epochs / 64
 lr_multiplier = multistep(
     train.max_iter, milestones=[163889, 177546], warmup_iters=250, warmup_factor=0.001
 )
-train.amp.enabled = True
+train.amp.update(enabled=True, dtype="float16")
 train.ddp.fp16_compression = True
 train.output_dir = "output/mask_rcnn_vitdet_b_100ep"

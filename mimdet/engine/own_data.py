@@ -125,6 +125,7 @@ def use_folder(cfg: DictConfig, folder: str, own: OwnData) -> None:
     for key in number_of_classes(cfg):
         OmegaConf.update(cfg, key, AUTO)
     cfg.train.output_dir = f"output/{name}"
+    cfg.train.amp.dtype = "auto"  # the float16 of a released recipe is for repeating it
     cfg.train.best_metric = "bbox/AP"
     if OmegaConf.select(cfg, RATIO) is not None:
         cfg.train.eval_sample_ratio = 1.0  # as published results are
