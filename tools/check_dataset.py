@@ -3,7 +3,7 @@
 
     python tools/check_dataset.py mine/train.json mine/images
 
-Of a folder of images with label maps, laid out as for --data, the label maps are checked:
+A folder that --data takes, with annotations of objects or with label maps, is named alone:
 
     python tools/check_dataset.py mine
 """
@@ -11,28 +11,30 @@ Of a folder of images with label maps, laid out as for --data, the label maps ar
 from pathlib import Path
 
 from mimdet.command_line import mistakes_in_one_line, tool_parser
-from mimdet.data.coco.check import check_coco_dataset
+from mimdet.data.coco.check import check_coco_dataset, check_data_folder
+from mimdet.data.coco.layouts import NoAnnotations
 from mimdet.data.label_folders import check_label_folder
 
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line, check and print."""
     parser = tool_parser(__doc__)
-    parser.add_argument("source", help="annotations, or the folder of images with label maps")
+    parser.add_argument("source", help="annotations, or the folder of a dataset")
     parser.add_argument("image_root", nargs="?", help="folder of the images of annotations")
     parser.add_argument(
         "--no-decode", action="store_true", help="only look whether the images exist; fast"
     )
     args = parser.parse_intermixed_args(argv)
     is_folder = Path(args.source).is_dir()
-    if is_folder == (args.image_root is not None):
+    is_there = is_folder or Path(args.source).is_file()
+    if is_there and is_folder == (args.image_root is not None):
         parser.error(
-            "give a file of annotations and the folder of its images, or one folder of images with "
-            "label maps"
+            "give a file of annotations and the folder of its images, or the folder of a dataset "
+            "alone"
         )
     with mistakes_in_one_line(parser):
-        if is_folder:
-            count, lines = check_label_folder(args.source)
+        if args.image_root is None:
+            count, lines = _check_folder(args.source, not args.no_decode)
         else:
             count, lines = check_coco_dataset(args.source, args.image_root, not args.no_decode)
         for line in lines:
@@ -40,6 +42,13 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{args.source}: {count} problems")
     if count:
         raise SystemExit(1)
+
+
+def _check_folder(folder: str, decode: bool) -> tuple[int, list[str]]:
+    try:
+        return check_data_folder(folder, decode)
+    except NoAnnotations:
+        return check_label_folder(folder)
 
 
 if __name__ == "__main__":

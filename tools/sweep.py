@@ -10,6 +10,7 @@ python tools/sweep.py toy/mimdet_mask_rcnn_fpn_sr_0p5_toy --seeds 3 --output out
 """
 
 import argparse
+import itertools
 import shlex
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from mimdet.analysis.sweep import Setting, check, is_finished, plan
+from mimdet.analysis.sweep import Setting, check, is_finished, other_settings, plan
 from mimdet.command_line import add_output, add_overrides, mistakes_in_one_line, tool_parser
 from mimdet.find_config import find_config
 from mimdet.report.compare_page import make_comparison
@@ -44,6 +45,7 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
         settings = plan(args.opts, Path(args.output))
         check(settings, find_config(args.config), args.trust_config)
+        _refuse_others(settings, args.seeds)
     runs = list(_runs(args, settings))
     if args.print:
         for _, command in runs:
@@ -71,6 +73,17 @@ def _runs(args: argparse.Namespace, settings: list[Setting]) -> Iterator[tuple[P
     for seed in range(args.seeds):
         for setting in settings:
             yield setting.run(seed), ["train", *flags, *setting.arguments(seed)]
+
+
+def _refuse_others(settings: list[Setting], seeds: int) -> None:
+    """Refuse to compare runs of an earlier sweep in the same folder that were trained otherwise."""
+    for setting, seed in itertools.product(settings, range(seeds)):
+        run = setting.run(seed)
+        if is_finished(run) and (others := other_settings(run, setting.arguments(seed))):
+            raise ValueError(
+                f"{run} was trained with other settings ({', '.join(others)}); name another "
+                "--output, or give the settings that it has"
+            )
 
 
 def _train(title: str, folder: Path, command: list[str]) -> None:

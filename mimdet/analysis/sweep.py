@@ -2,9 +2,11 @@
 
 import itertools
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mimdet.config import load_config
 from mimdet.report.run_files import starts
@@ -107,9 +109,30 @@ def check(settings: Sequence[Setting], config: str, trusted: Sequence[str] = ())
 
 def is_finished(run: Path) -> bool:
     """Whether the run in a folder has come to its end, the last evaluation included."""
-    if begun := starts(run):
+    if begun := _trainings(run):
         return begun[-1].get("outcome") == "finished"
     return (run / "model_final.pth").is_file() and (run / "results.json").is_file()
+
+
+def other_settings(run: Path, overrides: Sequence[str]) -> list[str]:
+    """In which overrides the command of a run's newest training and these differ.
+
+    Returns:
+        Those that only one of them has, the output folder aside; none where the command is not
+        known.
+    """
+    begun = _trainings(run)
+    words = shlex.split(begun[-1].get("command") or "") if begun else []
+    given = {word for word in words if "=" in word and not word.startswith("-")}
+    return sorted(
+        word
+        for word in (given ^ set(overrides) if given else ())
+        if not word.startswith("train.output_dir=")
+    )
+
+
+def _trainings(run: Path) -> list[dict[str, Any]]:
+    return [start for start in starts(run) if start.get("kind", "training") == "training"]
 
 
 def _values(override: str) -> list[str]:

@@ -103,7 +103,7 @@ def _training(curves: Curves, begun: list[dict[str, Any]]) -> dict[str, Any] | N
     trained = {name: points for name, points in curves.items() if "total_loss" in curves}
     if not (of_training or trained):
         return None
-    losses = [x for x, y in curves.get("total_loss", ()) if y is not None]
+    losses = [x for x, _ in curves.get("total_loss", ())]  # one that was NaN counts as well
     iterations = losses[-1] + 1 if losses else 0
     return {
         "iterations": iterations,

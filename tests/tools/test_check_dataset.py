@@ -8,6 +8,8 @@ from label_map_folders import SIDE, write_folder, write_pair
 from PIL import Image
 from toy_runs import load_script
 
+SPLITS = ("train", "val")
+
 
 def run(*argv):
     load_script("tools/check_dataset.py").main([str(arg) for arg in argv])
@@ -38,6 +40,25 @@ def test_a_missing_annotation_file_is_a_mistake_in_the_command(tmp_path, capsys)
         run(tmp_path / "none.json", tmp_path)
     assert caught.value.code == 2
     assert "none.json does not exist" in capsys.readouterr().err
+
+
+def test_a_folder_with_annotations_is_checked_as_data_takes_it(toy_root, tmp_path, capsys):
+    for split in ("train", "val"):
+        file = f"instances_{split}.json"
+        (tmp_path / file).write_bytes((toy_root / "annotations" / file).read_bytes())
+        (tmp_path / split).symlink_to(toy_root / split)
+    run(tmp_path)
+    assert capsys.readouterr().out.splitlines() == [
+        *(f"{tmp_path}/instances_{s}.json: of the images in {tmp_path}/{s}" for s in SPLITS),
+        f"{tmp_path}: 0 problems",
+    ]
+    content = json.loads((tmp_path / "instances_val.json").read_text())
+    content["annotations"][0]["bbox"] = [1, 2, -3, 4]
+    (tmp_path / "instances_val.json").write_text(json.dumps(content))
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path, "--no-decode")
+    assert caught.value.code == 1
+    assert "have a bbox without area (1: annotation" in capsys.readouterr().out
 
 
 def test_a_sound_folder_of_label_maps_ends_with_what_it_is(tmp_path, capsys):
@@ -89,4 +110,4 @@ def test_a_folder_stands_alone_and_annotations_need_one(words, tmp_path, capsys)
     with pytest.raises(SystemExit) as caught:
         run(*(word.format(root=tmp_path) for word in words))
     assert caught.value.code == 2
-    assert "or one folder of images with label maps" in capsys.readouterr().err
+    assert "or the folder of a dataset alone" in capsys.readouterr().err

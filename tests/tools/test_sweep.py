@@ -58,6 +58,11 @@ def test_a_sweep_trains_compares_and_is_resumed(toy_root, tmp_path, trained, cap
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == str(tmp_path / "out" / "compare.html")
 
+    with pytest.raises(SystemExit) as caught:
+        sweep(*command, "optimizer.weight_decay=0.2")
+    assert caught.value.code == 2
+    assert "was trained with other settings (optimizer.weight_decay=0.2)" in capsys.readouterr().err
+
     (second / "results.json").unlink()  # as if it had been killed
     (second / "run.json").unlink()
     trained.fails = 4

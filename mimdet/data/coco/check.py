@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 
 from mimdet.data.coco.image_files import check_image_files
+from mimdet.data.coco.layouts import NoAnnotations, find_data
 from mimdet.data.coco.read import CocoData, read_coco
 from mimdet.shown import shown
 
@@ -38,6 +39,36 @@ def check_coco_dataset(
     files = check_image_files(data, decode=read_images)
     lines = itertools.chain(data.problems.lines(), files.lines(), _notes(data))
     return len(data.problems) + len(files), lines
+
+
+def check_data_folder(folder: str | os.PathLike, read_images: bool = True) -> tuple[int, list[str]]:
+    """`check_coco_dataset` of what `--data` takes from a folder.
+
+    Args:
+        folder: see `find_data`.
+        read_images: see `check_coco_dataset`.
+
+    Returns:
+        The number of problems, and a line for each kind of them; what was found besides.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        NoAnnotations: if there is none in it.
+    """
+    try:
+        found = find_data(folder)
+    except NoAnnotations:
+        raise
+    except ValueError as e:
+        return 1, [str(e)]
+    lines, count = list(found.notes), 0
+    # of a folder without a split both parts are of one file
+    parts = dict.fromkeys((part.json_file, part.image_root) for part in (found.train, found.val))
+    for json_file, image_root in parts:
+        problems, told = check_coco_dataset(json_file, image_root, read_images)
+        count += problems
+        lines += [*told, f"{json_file}: of the images in {image_root}"]
+    return count, lines
 
 
 def _notes(data: CocoData) -> Iterator[str]:

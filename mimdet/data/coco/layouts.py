@@ -62,6 +62,10 @@ class DataFolder:
     notes: list[str] = field(default_factory=list)
 
 
+class NoAnnotations(ValueError):
+    """A folder has no annotations of objects, whole or damaged."""
+
+
 class _Image(msgspec.Struct):
     file_name: Any = None
 
@@ -83,6 +87,7 @@ def find_data(folder: str | os.PathLike) -> DataFolder:
 
     Raises:
         FileNotFoundError: if there is no such folder.
+        NoAnnotations: if it has none.
         ValueError: if it has no file to train on, several for one split, a damaged one, or
             annotations whose images are not there; the message lists what was found.
     """
@@ -101,7 +106,7 @@ def find_data(folder: str | os.PathLike) -> DataFolder:
     else:
         by_split, found = _converted(folders, notes)
     if not found:
-        raise ValueError(_nothing(root, folders, refused))
+        raise NoAnnotations(_nothing(root, folders, refused))
     train = by_split.get("train") or by_split.get(None)
     if train is None:
         names = ", ".join(_name(path, root) for path in found)
