@@ -11,7 +11,7 @@ def test_runs_are_compared_and_the_table_printed(tmp_path, capsys):
     runs = [str(tmp_path / name) for name in ("first", "second")]
     load_script("tools/compare.py").main([*runs, "--output", str(tmp_path / "out")])
     lines = capsys.readouterr().out.splitlines()
-    assert "second    20.0                  –" in lines
+    assert "second    20.0               –" in lines
     assert lines[-1] == str(tmp_path / "out" / "compare.html")
     assert (tmp_path / "out" / "compare.html").is_file()
 
