@@ -456,6 +456,22 @@ def test_rle_of_no_regions_is_an_empty_list():
 
 
 @pytest.mark.lite
+def test_rle_of_bitmaps_is_that_of_pycocotools():
+    masks = torch.zeros(9, 30, 40, dtype=torch.bool)  # the first stays empty
+    masks[1] = True
+    masks[2] = torch.rand(30, 40) < 0.5
+    masks[3, 10:20, 5:35] = torch.rand(10, 30) < 0.9
+    masks[4, ::2] = True  # every column starts inside and ends outside
+    masks[5, 12:, 7:9] = True  # down to the lower border, then a gap
+    masks[6, :, 38:] = True  # one run over two columns to the last pixel
+    masks[7, 0, 0] = masks[7, 29, 39] = True  # opposite corners
+    masks[8, 29, 20] = masks[8, 0, 21] = True  # one run over a border
+    expected = mask_util.encode(np.asfortranarray(masks.permute(1, 2, 0).numpy(), dtype=np.uint8))
+    assert BitMasks(masks).to_rle() == expected
+    assert BitMasks(masks[:0]).to_rle() == []
+
+
+@pytest.mark.lite
 def test_run_lengths_by_hand():
     from detectron2.layers.mask_ops import paste_masks_as_runs
 

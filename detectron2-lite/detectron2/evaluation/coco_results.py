@@ -2,10 +2,7 @@
 
 from typing import Any
 
-import pycocotools.mask as mask_util
-import torch
-
-from detectron2.structures import BoxMode, Instances, ROIMasks
+from detectron2.structures import BitMasks, BoxMode, Instances, ROIMasks
 
 
 def instances_to_coco_json(instances: Instances, img_id: int) -> list[dict[str, Any]]:
@@ -43,11 +40,7 @@ def _encode_masks(instances: Instances) -> list[dict[str, Any]]:
     if isinstance(masks, ROIMasks):
         rles = masks.to_rle(instances.pred_boxes, *instances.image_size)
     else:
-        masks = masks.view(torch.uint8) if masks.dtype == torch.bool else masks.to(torch.uint8)
-        # Run lengths go down the columns. One mask at a time is turned, as it fits into the cache,
-        # and by torch, which does it in blocks: half of the time of all in one array of numpy.
-        turned = (mask.t().contiguous().numpy() for mask in masks)  # (W, H)
-        rles = [mask_util.encode(mask.T[:, :, None])[0] for mask in turned]
+        rles = BitMasks(masks).to_rle()
     for rle in rles:
         rle["counts"] = rle["counts"].decode("ascii")  # json cannot hold bytes
     return rles

@@ -79,36 +79,75 @@ def paste_masks_as_runs(
     masks = masks.cpu()
     boxes = _checked_boxes(masks, boxes)
     height, width = int(image_shape[0]), int(image_shape[1])
-    runs = []
-    for mask, box, window in zip(masks, boxes, _windows(boxes, height, width), strict=True):
-        edges = _edges(mask.float(), box, window, height, threshold)
-        lengths = np.diff(edges, prepend=0, append=height * width)
-        runs.append(lengths[:-1] if len(edges) and lengths[-1] == 0 else lengths)
-    return runs
+    return [
+        _lengths(_pasted_edges(mask.float(), box, window, height, threshold), height * width)
+        for mask, box, window in zip(masks, boxes, _windows(boxes, height, width), strict=True)
+    ]
 
 
-def _edges(
+def bitmask_as_runs(bitmask: np.ndarray) -> np.ndarray:
+    """Run lengths of a bitmap, as `paste_masks_as_runs` gives them.
+
+    Memory goes along rows and runs go down columns, and most masks are small in their image: only
+    their bounding box is turned and searched for runs.
+
+    Args:
+        bitmask: (H, W) bool.
+    """
+    height, width = bitmask.shape
+    top, bottom = _extent(bitmask.any(axis=1))
+    left, right = _extent(bitmask[top:bottom].any(axis=0))
+    edges = _edges(bitmask[top:bottom, left:right].T, left, top, height)
+    return _lengths([edges], height * width)
+
+
+def _extent(is_used: np.ndarray) -> tuple[int, int]:
+    """The first index that is used and the one after the last; 0, 0 if none is."""
+    used = np.flatnonzero(is_used)
+    return (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
+
+
+def _pasted_edges(
     mask: Tensor, box: Tensor, window: tuple[int, int, int, int], height: int, threshold: float
-) -> np.ndarray:
-    """Where the runs inside a pasted mask start and end, in turn; pixels count down columns."""
+) -> list[np.ndarray]:
+    """The edges of a pasted mask, strip by strip from left to right."""
     x0, y0, x1, y1 = window
     if x0 >= x1 or y0 >= y1:
-        return np.zeros(0, dtype=np.int64)
+        return []
     strip = max(_STRIP_PIXELS // (y1 - y0), 1)
     edges = []
     for left in range(x0, x1, strip):
         right = min(left + strip, x1)
         inside = _sample_mask(mask, box, (left, y0, right, y1), by_column=True) >= threshold
-        # With a pixel outside at both ends, runs start and end within their column.
-        padded = np.zeros((right - left, y1 - y0 + 2), dtype=bool)
-        padded[:, 1:-1] = inside.numpy()
-        changes = np.flatnonzero(padded[:, 1:] != padded[:, :-1])
-        column, row = np.divmod(changes, y1 - y0 + 1)
-        edges.append((left + column) * height + y0 + row)
-    edges = np.concatenate(edges)
+        edges.append(_edges(inside.numpy(), left, y0, height))
+    return edges
+
+
+def _edges(inside: np.ndarray, left: int, top: int, height: int) -> np.ndarray:
+    """Where runs start and end in turn, each within its column; pixels count down the columns.
+
+    Args:
+        inside: (w, h) bool, the columns of a part of the image.
+        left: column of the image at which the part begins.
+        top: row of the image at which the part begins.
+        height: of the image.
+    """
+    columns, rows = inside.shape
+    # With a pixel outside at both ends, runs start and end within their column.
+    padded = np.zeros((columns, rows + 2), dtype=bool)
+    padded[:, 1:-1] = inside
+    column, row = np.divmod(np.flatnonzero(padded[:, 1:] != padded[:, :-1]), rows + 1)
+    return (left + column) * height + top + row
+
+
+def _lengths(parts: list[np.ndarray], pixels: int) -> np.ndarray:
+    """The run lengths in an image of so many pixels, from the edges of its parts."""
+    edges = np.concatenate([np.zeros(0, dtype=np.int64), *parts])
     # A run that reaches the lower border and goes on at the top of the next column is one run.
     joints = np.flatnonzero(edges[1:] == edges[:-1])
-    return np.delete(edges, np.concatenate([joints, joints + 1]))
+    edges = np.delete(edges, np.concatenate([joints, joints + 1]))
+    lengths = np.diff(edges, prepend=0, append=pixels)
+    return lengths[:-1] if len(edges) and lengths[-1] == 0 else lengths
 
 
 def _checked_boxes(masks: Tensor, boxes: BoxList | Tensor) -> Tensor:

@@ -7,7 +7,11 @@ import torch
 from faster_coco_eval.mask_api_new_cpp import toUncompressedRLE
 from torch import Tensor
 
-from detectron2.layers.mask_ops import paste_masks_as_runs, paste_masks_in_image
+from detectron2.layers.mask_ops import (
+    bitmask_as_runs,
+    paste_masks_as_runs,
+    paste_masks_in_image,
+)
 from detectron2.layers.roi_align import ROIAlign
 from detectron2.structures.boxes import Boxes, TensorRows, as_index, moved
 from detectron2.utils.memory import retry_if_cuda_oom
@@ -187,6 +191,14 @@ class BitMasks(TensorRows):
         """
         _assert_list_of(BitMasks, bitmasks_list)
         return BitMasks(torch.cat([masks.tensor for masks in bitmasks_list], dim=0))
+
+    def to_rle(self) -> list[dict[str, Any]]:
+        """N dicts with `size` [height, width] and `counts` in bytes; masks on the CPU.
+
+        They are those of `pycocotools.mask.encode`, in about a quarter of its time where masks
+        are smaller than their image.
+        """
+        return _rles([bitmask_as_runs(mask) for mask in self.tensor.numpy()], *self.image_size)
 
 
 def _first_and_end(occupied: Tensor) -> tuple[Tensor, Tensor]:
@@ -460,8 +472,13 @@ class ROIMasks(TensorRows):
             `pycocotools.mask.encode` makes of `to_bitmasks`.
         """
         runs = paste_masks_as_runs(self.tensor, boxes.tensor, (height, width), threshold)
-        rles = [{"size": [height, width], "counts": counts} for counts in runs]
-        return mask_util.frPyObjects(rles, height, width) if rles else []
+        return _rles(runs, height, width)
+
+
+def _rles(runs: list[np.ndarray], height: int, width: int) -> list[dict[str, Any]]:
+    """Run lengths of N masks as compressed RLEs; pycocotools takes no empty list."""
+    rles = [{"size": [height, width], "counts": counts} for counts in runs]
+    return mask_util.frPyObjects(rles, height, width) if rles else []
 
 
 def _assert_one_box_per_mask(boxes: Tensor, masks: BitMasks | PolygonMasks) -> None:
