@@ -20,13 +20,13 @@ more than this:
   The "auto" of configs is decided before a training; a model built without that recomputes.
 """
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from mimdet.layers.attention import Attention, BiasedAttention, Positions
@@ -135,35 +135,32 @@ def run(module: Callable[[Tensor], Tensor], x: Tensor, checkpointing: bool) -> T
     """``module(x)``; with `checkpointing`, activations are recomputed in the backward pass.
 
     Recomputing leaves the running statistics of batch norms alone: a batch counts once.
+
+    Args:
+        module: a module, or a `partial` of one with further arguments by name.
+        x: its input.
+        checkpointing: recompute where gradients are wanted.
     """
     if not (checkpointing and torch.is_grad_enabled()):
         return module(x)
-    buffers = _buffers(module)
-    if not buffers:  # the form that torch.compile can trace
-        return checkpoint(module, x, use_reentrant=False)
-
-    def contexts():
-        return contextlib.nullcontext(), _kept(buffers)
-
-    return checkpoint(module, x, use_reentrant=False, context_fn=contexts)
-
-
-def _buffers(module: Callable) -> list[tuple[nn.Module, str, Tensor]]:
-    """The buffers of a module, or of a `partial` of one: owner, name and value."""
     root = getattr(module, "func", module)
-    return [(m, name, b) for m in root.modules() for name, b in m.named_buffers(recurse=False)]
+    buffers = dict(root.named_buffers())
+    if not buffers:
+        return checkpoint(module, x, use_reentrant=False)
+    arguments = getattr(module, "keywords", None)
 
+    def on_copies(x: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        copies = {name: value.clone() for name, value in zip(buffers, values, strict=True)}
+        return functional_call(root, copies, (x,), arguments), *copies.values()
 
-@contextlib.contextmanager
-def _kept(buffers: list[tuple[nn.Module, str, Tensor]]) -> Iterator[None]:
-    """Let what runs inside work on copies of these buffers."""
-    for owner, name, buffer in buffers:
-        setattr(owner, name, buffer.clone())
-    try:
-        yield
-    finally:
-        for owner, name, buffer in buffers:
-            setattr(owner, name, buffer)
+    # Both passes start from the same values, and what the second makes of them nobody reads. A
+    # `context_fn` could tell the passes apart as well, but torch.compile does not trace one.
+    values = [buffer.clone() for buffer in buffers.values()]
+    x, *updated = checkpoint(on_copies, x, *values, use_reentrant=False)
+    with torch.no_grad():
+        for buffer, value in zip(buffers.values(), updated, strict=True):
+            buffer.copy_(value)
+    return x
 
 
 def run_all(
