@@ -35,6 +35,8 @@ BENCHMARKS = (
     "segmentation",
     "mimdet_backbone",
 )
+_TABLES = ("training_step",)  # tables of their own, with other columns
+_ALL = BENCHMARKS + _TABLES
 _PACKAGES = (
     *("torch", "torchvision", "numpy", "Pillow"),
     *("pycocotools", "faster-coco-eval", "shapely"),
@@ -45,7 +47,7 @@ _HEADERS = ["what: plain / ours", "plain", "ours", "ratio", "aim", "met"]
 def main(arguments: list[str] | None = None) -> Path:
     """Measure and report; returns the file that was written."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS)
+    parser.add_argument("--only", nargs="+", choices=_ALL, default=_ALL)
     parser.add_argument("--repeats", type=int, default=7, help="measured runs of each way")
     parser.add_argument("--hardware", default=f"cpu_{len(os.sched_getaffinity(0))}cores")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
@@ -55,15 +57,20 @@ def main(arguments: list[str] | None = None) -> Path:
     import torch  # after the arguments are checked: it takes seconds
 
     torch.set_num_threads(1)
-    rows = []
-    for name in options.only:
-        rows += importlib.import_module(f"benchmarks.{name}").measure(options.repeats)
-    table = _table(rows)
-    print(table)
     date = datetime.date.today().isoformat()
     path = options.output / f"speed_{options.hardware}_{date}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_report(table, options, date))
+    rows, tables = [], []
+    for number, name in enumerate(options.only, 1):
+        print(f"{name}, {number} of {len(options.only)}", file=sys.stderr, flush=True)
+        module = importlib.import_module(f"benchmarks.{name}")
+        if name in _TABLES:
+            tables.append(module.table(options.repeats))
+        else:
+            rows += module.measure(options.repeats)
+        text = "\n\n".join([_table(rows)] * bool(rows) + tables)
+        path.write_text(_report(text, options, date))  # what is measured outlives a stopped run
+    print(text)
     return path
 
 
@@ -72,9 +79,9 @@ def _table(rows: list[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _report(table: str, options: argparse.Namespace, date: str) -> str:
+def _report(text: str, options: argparse.Namespace, date: str) -> str:
     command = ["python", "-m", "benchmarks.run", "--repeats", str(options.repeats)]
-    if tuple(options.only) != BENCHMARKS:
+    if tuple(options.only) != _ALL:
         command += ["--only", *options.only]
     versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
     versions += f", detectron2 {detectron2.__version__}"
@@ -82,7 +89,7 @@ def _report(table: str, options: argparse.Namespace, date: str) -> str:
 
     {shlex.join(command)}
 
-{table}
+{text}
 
 {" ".join(__doc__.strip().splitlines()[-1:])}
 The ratio is plain / ours: above 1 is a gain. A MiB is memory, not time.

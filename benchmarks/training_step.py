@@ -1,6 +1,6 @@
 """What a training step of each toy detector costs.
 
-    python -m benchmarks.training_step
+    python -m benchmarks.run --only training_step
 
 A step is the forward pass with its losses and the backward pass, in float32, on random images of
 128x128 with two objects each. Waits and operators are counted as they would be on a GPU, see
@@ -8,7 +8,6 @@ A step is the forward pass with its losses and the backward pass, in float32, on
 measured as in `benchmarks.memory_table`, which has the detectors at full size.
 """
 
-import argparse
 import statistics
 import time
 from typing import Any
@@ -40,7 +39,7 @@ _BATCHES = (2, 8)
 # Names of the parts that look at the maps of the backbone.
 _HEADS = ("proposal_generator", "roi_heads", "head")
 _HEADER = """\
-| toy detector | CPU ms, 2 images | waits, 2 / 8 images | operators of backbone | of heads \
+| step of toy detector | CPU ms, 2 images | waits, 2 / 8 images | operators of backbone | of heads \
 | others, backward pass | kept, 2 images |
 |---|---:|---:|---:|---:|---:|---:|"""
 
@@ -90,7 +89,7 @@ def cpu_ms(cfg: DictConfig, batch_size: int, repeats: int) -> float:
     return 1000 * statistics.median(times[1:])
 
 
-def row(name: str, cfg: DictConfig, repeats: int) -> str:
+def _row(name: str, cfg: DictConfig, repeats: int) -> str:
     """A row of the table."""
     few, many = (launches(cfg, size) for size in _BATCHES)
     heads = sum(few.operators[name] for name in _HEADS)
@@ -107,18 +106,13 @@ def row(name: str, cfg: DictConfig, repeats: int) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure and print, a row at a time."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_step")
-    parser.add_argument("--repeats", type=int, default=7, help="measured steps of each")
-    options = parser.parse_args(arguments)
-    if options.repeats < 1:
-        parser.error(f"--repeats must be at least 1, got {options.repeats}")
-    torch.set_num_threads(1)
-    print(_HEADER)
-    for name, config in SYSTEMS.items():
-        print(row(name, load_config(f"toy/{config}", []), options.repeats), flush=True)
+def table(repeats: int) -> str:
+    """The table of all systems.
 
-
-if __name__ == "__main__":
-    main()
+    Args:
+        repeats: measured steps of each.
+    """
+    rows = [
+        _row(name, load_config(f"toy/{config}", []), repeats) for name, config in SYSTEMS.items()
+    ]
+    return "\n".join([_HEADER, *rows])

@@ -12,6 +12,8 @@ from mimdet.report.bootstrap import RESAMPLES
 from mimdet.report.compare_page import make_comparison
 from mimdet.report.models import find_models
 
+_FEWEST = 100
+
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line, write the page and print the table."""
@@ -28,8 +30,11 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_intermixed_args(argv)
     with mistakes_in_one_line(parser):
-        if args.resamples < 1:
-            raise ValueError(f"--resamples must be at least 1, got {args.resamples}")
+        if args.resamples < _FEWEST:
+            raise ValueError(
+                f"--resamples must be at least {_FEWEST}: the ends of an interval of 95 % are "
+                f"decided by few of them; got {args.resamples}"
+            )
         models = find_models(args.runs)
         page, table = make_comparison(models, args.output, args.truth, args.resamples)
     print(f"{table}\n\n{page}")

@@ -93,13 +93,13 @@ def _train(title: str, folder: Path, command: list[str]) -> None:
     print(f"{title}\n$ {shlex.join(['mimdet', *command])}", flush=True)
     code = _call([sys.executable, "-m", "mimdet", *command])
     if code:
+        code = code if code > 0 else 128 - code  # ended by a signal: as a shell tells it
         print(
             f"sweep: the training above ended with exit code {code}; the same command again leaves "
             "the finished ones and goes on with this one",
             file=sys.stderr,
         )
-        # ended by a signal: as a shell tells it
-        raise SystemExit(code if code > 0 else 128 - code)
+        raise SystemExit(code)
 
 
 def _call(command: list[str]) -> int:

@@ -14,7 +14,7 @@ from mimdet.config import load_config
 
 def test_a_row_tells_time_waits_operators_and_memory():
     cfg = load_config("toy/retinanet_mpvit_tiny_toy", [])
-    cells = [cell.strip() for cell in training_step.row("RetinaNet", cfg, 1).strip("|").split("|")]
+    cells = [cell.strip() for cell in training_step._row("RetinaNet", cfg, 1).strip("|").split("|")]
     assert len(cells) == training_step._HEADER.splitlines()[0].count("|") - 1
     name, milliseconds, waits, backbone, heads, others, kept = cells
     assert (name, waits) == ("RetinaNet", "1 / 1")
