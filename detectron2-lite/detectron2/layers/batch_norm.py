@@ -22,12 +22,14 @@ class FrozenBatchNorm2d(torchvision.ops.FrozenBatchNorm2d):
             exact identity.
     """
 
+    # What upstream writes into state dicts, where `_load_from_state_dict` finds it.
     _version = 3
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__(num_features, eps)
         self.running_var -= eps
         self.num_features = num_features
+        # There, as in any batch norm, but None: state dicts have no such entry.
         self.register_buffer("num_batches_tracked", None)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -173,6 +175,7 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
             momentum = self.momentum
         else:
             mean, var, total = _synced_moments(x, weight=batch_size)
+            # 0 where no process has a sample: then the running statistics stay as they are.
             momentum = total.clamp(max=1) * self.momentum
         if self.track_running_stats:
             _update(self.running_mean, mean, momentum)
@@ -196,6 +199,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (N, C, ...), keeping shape and dtype."""
         on_gpu = input.device.type != "cpu"
+        # A group of some processes is torch's business too: `_synced_moments` asks all of them.
         if on_gpu or not self.training or comm.get_world_size() == 1 or self.process_group:
             return super().forward(input)
         self._check_input_dim(input)
@@ -205,8 +209,11 @@ class SyncBatchNorm(nn.SyncBatchNorm):
             self.num_batches_tracked.add_(1)
             momentum = self.momentum
             if momentum is None:
+                # As torch has it: without momentum, the mean of all batches so far.
                 momentum = 1.0 / self.num_batches_tracked.item()
             _update(self.running_mean, mean, momentum)
+            # n / (n - 1) makes the running variance unbiased, while the batch is divided by the
+            # biased one.
             _update(self.running_var, var * (total / (total - 1).clamp(min=1)), momentum)
         return _normalize(x, mean, var, self).to(input.dtype)
 
@@ -229,6 +236,7 @@ def _synced_moments(x: Tensor, weight: int) -> tuple[Tensor, Tensor, Tensor]:
     """
     channels = x.shape[1]
     if x.shape[0] > 0:
+        # One message for all: means, mean squares, and the weight, whose sum they are divided by.
         dims = [0, *range(2, x.dim())]
         moments = torch.cat([x.mean(dims), (x * x).mean(dims), x.new_ones(1)]) * weight
     else:

@@ -76,6 +76,7 @@ def paste_masks_as_runs(
     Raises:
         AssertionError: if the masks are not square or not as many as the boxes.
     """
+    # The M * M probabilities travel, not bitmaps, and the runs are wanted on the host anyway.
     masks = masks.cpu()
     boxes = _checked_boxes(masks, boxes)
     height, width = int(image_shape[0]), int(image_shape[1])
@@ -95,6 +96,7 @@ def bitmask_as_runs(bitmask: np.ndarray) -> np.ndarray:
         bitmask: (H, W) bool.
     """
     height, width = bitmask.shape
+    # Rows first, each of which lies together in memory: the columns are then sought in few of them.
     top, bottom = _extent(bitmask.any(axis=1))
     left, right = _extent(bitmask[top:bottom].any(axis=0))
     edges = _edges(bitmask[top:bottom, left:right].T, left, top, height)
@@ -135,18 +137,22 @@ def _edges(inside: np.ndarray, left: int, top: int, height: int) -> np.ndarray:
     columns, rows = inside.shape
     # With a pixel outside at both ends, runs start and end within their column.
     padded = np.zeros((columns, rows + 2), dtype=bool)
+    # This copy, of the part alone, is also where a bitmap stored by rows gets turned.
     padded[:, 1:-1] = inside
+    # Between rows + 2 pixels there are rows + 1 borders; border r is the upper side of row r.
     column, row = np.divmod(np.flatnonzero(padded[:, 1:] != padded[:, :-1]), rows + 1)
     return (left + column) * height + top + row
 
 
 def _lengths(parts: list[np.ndarray], pixels: int) -> np.ndarray:
     """The run lengths in an image of so many pixels, from the edges of its parts."""
+    # numpy joins no empty list, and without any edge the type would not be known.
     edges = np.concatenate([np.zeros(0, dtype=np.int64), *parts])
     # A run that reaches the lower border and goes on at the top of the next column is one run.
     joints = np.flatnonzero(edges[1:] == edges[:-1])
     edges = np.delete(edges, np.concatenate([joints, joints + 1]))
     lengths = np.diff(edges, prepend=0, append=pixels)
+    # As pycocotools writes them: no run outside behind a mask that ends with the last pixel.
     return lengths[:-1] if len(edges) and lengths[-1] == 0 else lengths
 
 
@@ -173,6 +179,8 @@ def _windows(boxes: Tensor, height: int, width: int) -> list[list[int]]:
     first = torch.minimum((boxes[:, :2].floor() - 1).clamp(min=0), limit)
     last = torch.minimum((boxes[:, 2:].ceil() + 1).clamp(min=0), limit)
     has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1, keepdim=True)
+    # Without area the window ends where it begins. NaN is without area too, and needs only a
+    # number.
     windows = torch.cat([first, torch.where(has_area, last, first)], dim=1)
     return windows.nan_to_num(0).long().tolist()
 
@@ -185,6 +193,8 @@ def _sample_mask(
     The result is (y1 - y0, x1 - x0), or `by_column` (x1 - x0, y1 - y0).
     """
     x0, y0, x1, y1 = window
+    # A pixel's centre is half a pixel into it. For `grid_sample`, -1 and 1 are the outer sides of
+    # the mask (`align_corners=False`), beyond which it mixes in zeros.
     x = torch.arange(x0, x1, device=mask.device, dtype=torch.float32) + 0.5
     y = torch.arange(y0, y1, device=mask.device, dtype=torch.float32) + 0.5
     x = (x - box[0]) / (box[2] - box[0]) * 2 - 1

@@ -74,6 +74,7 @@ def _as_array(box: list | tuple | np.ndarray) -> np.ndarray:
     array = np.array(box)
     if isinstance(box, np.ndarray) or any(isinstance(number, np.float64) for number in box):
         return array
+    # torch makes float32 of Python's floats, but keeps the float64 of numpy's numbers.
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
@@ -173,6 +174,7 @@ class Boxes(TensorRows):
             "boxes must be finite; the model has diverged or its input holds NaN",
             lambda: str(self.tensor[~finite.all(dim=1)][:3].tolist()),
         )
+        # A new tensor, as upstream makes one: whoever holds the old one keeps its boxes.
         self.tensor = clip_boxes_to_image(self.tensor, box_size)
 
     def nonempty(self, threshold: float = 0.0) -> Tensor:
@@ -195,6 +197,7 @@ class Boxes(TensorRows):
         return (
             (x0 >= -boundary_threshold)
             & (y0 >= -boundary_threshold)
+            # Strict at the far sides, as in upstream: a box that ends on the border is not inside.
             & (x1 < width + boundary_threshold)
             & (y1 < height + boundary_threshold)
         )
@@ -310,6 +313,7 @@ def pairwise_ioa(boxes1: Boxes, boxes2: Boxes) -> Tensor:
         (N, M) in [0, 1]; exactly 0 for pairs without overlap.
     """
     inter = pairwise_intersection(boxes1, boxes2)
+    # A box without area overlaps nothing, so that 0 / 0 is not chosen.
     return torch.where(inter > 0, inter / boxes2.area(), 0.0)
 
 
@@ -332,6 +336,7 @@ def matched_pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     low = torch.maximum(boxes1.tensor[:, :2], boxes2.tensor[:, :2])  # (N, 2)
     high = torch.minimum(boxes1.tensor[:, 2:], boxes2.tensor[:, 2:])
     inter = (high - low).clamp(min=0).prod(dim=1)
+    # 0 / 0 of two boxes without area is not chosen.
     return torch.where(inter > 0, inter / (boxes1.area() + boxes2.area() - inter), 0.0)
 
 

@@ -103,6 +103,8 @@ class Instances:
         raise NotImplementedError("Instances without fields have no length; set a field first")
 
     def __iter__(self) -> Any:
+        # Without this method Python would iterate by `__getitem__`, which never says what an
+        # element is.
         raise NotImplementedError("Instances cannot be iterated; iterate over a field or an index")
 
     def __getitem__(self, item: Any) -> "Instances":
@@ -119,6 +121,7 @@ class Instances:
         if index is not None:
             if not -len(self) <= index < len(self):
                 raise IndexError(f"index {index} is out of range for {len(self)} instances")
+            # A slice, under which every kind of field keeps its length, lists among them.
             item = slice(index % len(self), index % len(self) + 1)
         return Instances(
             self._image_size, **{name: value[item] for name, value in self._fields.items()}

@@ -37,6 +37,7 @@ def is_too_far(polygon: np.ndarray) -> bool:
     points = polygon.reshape(-1, 2)
     if not np.abs(points).max() <= _FARTHEST:  # so that it holds for NaN as well
         return True
+    # pycocotools sets max(|dx|, |dy|) points on an edge, five for each pixel.
     steps = np.abs(np.diff(points, axis=0, append=points[:1]))
     return bool(steps.max(axis=1).sum() > _LONGEST)
 
@@ -74,6 +75,7 @@ def _rasterize(instances: Sequence[Polygons], height: int, width: int) -> np.nda
 def _check_reach(instances: Sequence[Polygons], height: int, width: int) -> None:
     polygons = [np.asarray(polygon) for instance in instances for polygon in instance]
     # An outline is no longer than this: so nearly always one look at all of them is enough.
+    # 2n numbers are n points, and so n edges of at most twice the largest coordinate.
     if np.abs(np.concatenate(polygons)).max() * max(map(len, polygons)) <= _LONGEST:
         return
     for index, instance in enumerate(instances):
@@ -171,6 +173,8 @@ class BitMasks(TensorRows):
         _assert_one_box_per_mask(boxes, self)
         if len(self) == 0:
             return torch.empty((0, mask_size, mask_size), dtype=torch.bool, device=self.device)
+        # As many samples as a cell has pixels; from a mean of one half on, the cell belongs to the
+        # mask.
         roi_align = ROIAlign((mask_size, mask_size), 1.0, sampling_ratio=0, aligned=True)
         crops = []
         boxes = boxes.to(device=self.device, dtype=torch.float32)
@@ -266,6 +270,8 @@ class PolygonMasks:
         index = as_index(item)
         if index is not None:
             return self._of([self.polygons[index]])
+        # Rows on a device are not read yet: the host would wait for the sampling that makes them.
+        # Bools must be, or the number of instances would not be known.
         if isinstance(item, Tensor) and item.device.type != "cpu" and item.dtype == torch.int64:
             return self._choose(item)
         if isinstance(item, slice) and self._chosen is not None:
