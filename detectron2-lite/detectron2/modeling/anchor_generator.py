@@ -45,6 +45,7 @@ class DefaultAnchorGenerator(nn.Module):
         sizes = _per_level(sizes, len(self.strides), "sizes")
         aspect_ratios = _per_level(aspect_ratios, len(self.strides), "aspect_ratios")
         self.cell_anchors = BufferList(map(_cell_anchors, sizes, aspect_ratios))
+        # A plain dict: grids follow from the cell anchors, so no state dict needs them.
         self._grids: dict[tuple, Tensor] = {}  # (H, W, A, 4) by level, device and type
 
     @property
@@ -153,6 +154,8 @@ def _per_level(values: Sequence, num_levels: int, name: str) -> list[Any]:
 
 def _cell_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> Tensor:
     """Anchors around (0, 0): (sizes * ratios, 4) float32, not rounded to whole pixels."""
+    # In float64 and rounded once, at the end, as upstream does: so the float32
+    # values are its own.
     size, ratio = torch.cartesian_prod(
         torch.tensor(list(sizes), dtype=torch.float64),
         torch.tensor(list(aspect_ratios), dtype=torch.float64),

@@ -49,6 +49,7 @@ class Box2BoxTransform:
             AssertionError: if a source box has a width of zero or less (on a GPU the check
                 runs asynchronously and ends the process's use of the device).
         """
+        # Of the widths alone, as in upstream.
         positive = src_boxes[:, 2] > src_boxes[:, 0]
         assert_all(
             positive,
@@ -61,6 +62,7 @@ class Box2BoxTransform:
         wx, wy, ww, wh = self.weights
         both = torch.stack((src_boxes, target_boxes))
         (src_center, center), (src_size, size) = _centers_and_sizes(both)
+        # Weighted before the division, in upstream's order, on which the last bits depend.
         shift = _weighted(torch.mul, center - src_center, wx, wy) / src_size
         log_scale = _weighted(torch.mul, torch.log(size / src_size), ww, wh)
         return torch.cat((shift, log_scale), dim=1)

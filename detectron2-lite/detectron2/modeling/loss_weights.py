@@ -37,6 +37,7 @@ class LossWeights:
         """Multiply every loss by its factor; a loss unknown at construction keeps its value."""
         factors = {name: self.factors.get(name, 1.0) for name in losses}
         return {
+            # A factor of 1 would be one more operator forward and backward.
             name: loss if factors[name] == 1.0 else loss * factors[name]
             for name, loss in losses.items()
         }

@@ -92,6 +92,7 @@ class Matcher:
         best = cat(best)
         match_labels = torch.full_like(best, self.labels[0], dtype=torch.int8)
         for threshold, label in zip(self.thresholds, self.labels[1:], strict=True):
+            # Thresholds ascend: each overwrites the labels of the intervals below it.
             match_labels.masked_fill_(best >= threshold, label)
         if self.allow_low_quality_matches:
             match_labels.masked_fill_(cat([self._are_best(quality) for quality in qualities]), 1)
@@ -108,6 +109,7 @@ class Matcher:
         best_per_ground_truth = quality.amax(dim=1)  # (M,)
         if self._warnings_left > 0:
             self._warn_about_no_overlap(best_per_ground_truth, quality.size(1))
+        # Equal to the bit: the maximum is one of these very numbers.
         return (quality == best_per_ground_truth[:, None]).any(dim=0)
 
     def _warn_about_no_overlap(self, best_per_ground_truth: Tensor, num_predictions: int) -> None:
@@ -148,6 +150,7 @@ def match_images(
         Per image the (N_i,) matches; and the labels of all images, one after the other.
     """
     ious = pairwise_iou_of_images(gt_boxes, boxes)
+    # A subclass that matches in its own way must be asked itself.
     if type(matcher).__call__ is Matcher.__call__:
         return matcher._match_images(list(ious))
     matches, match_labels = zip(*map(matcher, ious), strict=True)
@@ -192,6 +195,8 @@ def matched_classes(
 def matched_boxes(matches: Sequence[Tensor], gt_boxes: Sequence[Boxes]) -> list[Tensor]:
     """Per image the (N_i, 4) box of each prediction's match; zeros without any ground truth."""
     return [
+        # Matches are on the CPU where the GPU had no memory for the IoU, see
+        # `pairwise_iou_of_images`.
         boxes.tensor[rows.to(boxes.device)]
         if len(boxes) > 0
         else boxes.tensor.new_zeros(len(rows), 4)

@@ -104,6 +104,7 @@ class ROIPooler(nn.Module):
         # Once the boxes are sorted by level, one transfer from the GPU tells all counts. Those
         # without a level come last.
         levels, order = levels.sort(stable=True)
+        # One number more than there are levels: where it is found, the last level ends.
         wanted = torch.arange(
             self.min_level, self.max_level + 2, dtype=levels.dtype, device=levels.device
         )
@@ -119,6 +120,7 @@ class ROIPooler(nn.Module):
             rest = len(rois) - starts[-1]
             pooled.append(x[0].new_zeros((rest, x[0].shape[1], *self.output_size)))
         joined = torch.cat(pooled)
+        # Back into the order in which the boxes came.
         output = torch.empty_like(joined)
         output[order] = joined
         return output
@@ -156,13 +158,17 @@ def _levels(
 ) -> Tensor:
     """(R,) log2 of the stride for each of (R, 4) boxes; `max_level` + 1 for those without level."""
     sizes = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
+    # Inside the logarithm, as in upstream: a box without area gets log2(1e-8), the finest level.
     levels = torch.floor(canonical_level + torch.log2(sizes / canonical_box_size + 1e-8))
+    # The root of a negative area is NaN, which `clamp` leaves alone.
     return levels.clamp(min=min_level, max=max_level).nan_to_num(nan=max_level + 1)
 
 
 def convert_boxes_to_pooler_format(box_lists: list[Boxes]) -> Tensor:
     """(R, 5) rows: index of the image, then the box."""
     boxes = cat([boxes.tensor for boxes in box_lists])
+    # On the host, which knows the counts: a GPU would be waited for, to learn the size of the
+    # result.
     counts = torch.tensor([len(boxes) for boxes in box_lists])
     image = torch.arange(len(box_lists), dtype=boxes.dtype).repeat_interleave(counts)
     return torch.cat([send(image, boxes.device)[:, None], boxes], dim=1)

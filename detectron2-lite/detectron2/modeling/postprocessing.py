@@ -35,6 +35,7 @@ def detector_postprocess(
         f"detector_postprocess needs pred_boxes or proposal_boxes, got {list(results.get_fields())}"
     )
     height, width = results.image_size
+    # A copy, because `scale` writes into the tensor.
     boxes = results.get(name).clone()
     boxes.scale(output_width / width, output_height / height)
     boxes.clip((output_height, output_width))
@@ -68,6 +69,7 @@ def sem_seg_postprocess(
         (C, output_height, output_width) scores, sampled bilinearly.
     """
     height, width = img_size
+    # Cut first: interpolation would mix the padding into the last rows and columns.
     scores = result[None, :, :height, :width]
     size = (output_height, output_width)
     return F.interpolate(scores, size, mode="bilinear", align_corners=False)[0]

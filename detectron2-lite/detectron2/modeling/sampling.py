@@ -56,12 +56,14 @@ def subsample_labels_of_images(
     if len(labels) == 0:
         return labels.new_zeros(0, dtype=torch.int64), [0, 0] * len(lengths)
     negative = labels == bg_label
+    # With background 0, as in the RPN, one comparison says the same as three operators.
     positive = labels > 0 if bg_label == 0 else (labels != -1) ^ negative
     # All positives, then all negatives, as one row of bools. `found` tells how many hold up to
     # each place; so the n-th that holds is found without listing all others.
     found = torch.cat([positive, negative]).cumsum(dim=0)
     ends = list(itertools.accumulate([*lengths, *lengths], initial=0))
     before = torch.stack([found[max(end - 1, 0)] for end in ends]).tolist()  # the host waits here
+    # For an end of 0 the first place was read, which already counts itself.
     before = [number if end > 0 else 0 for number, end in zip(before, ends, strict=True)]
     drawn = []
     for i in range(len(lengths)):
@@ -72,6 +74,8 @@ def subsample_labels_of_images(
         num_negative = min(negatives, num_samples - num_positive)
         drawn.append(_draw(positives, num_positive, first_positive, labels.device))
         drawn.append(_draw(negatives, num_negative, first_negative, labels.device))
+    # The n-th that holds, from 0, is where `found` first exceeds n. Places of negatives lie behind
+    # all those of positives, hence the remainder.
     places = torch.searchsorted(found, torch.cat(drawn), right=True)
     return places % len(labels), [len(of_draw) for of_draw in drawn]
 
@@ -86,6 +90,7 @@ def true_rows(masks: Sequence[Tensor]) -> list[Tensor]:
         return [mask.nonzero().flatten() for mask in masks]
     counts = torch.stack([mask.sum() for mask in masks]).tolist()
     found = torch.cat(list(masks)).cumsum(dim=0)  # how many hold up to each row
+    # The n-th that holds, from 1, is where `found` first reaches n.
     ordinals = torch.arange(1, sum(counts) + 1, device=found.device)
     rows, start = [], 0
     for mask, of_mask in zip(masks, torch.searchsorted(found, ordinals).split(counts), strict=True):
@@ -100,5 +105,6 @@ def is_on_cpu(tensor: Tensor) -> bool:
 
 
 def _draw(population: int, count: int, first: int, device: torch.device) -> Tensor:
+    # A whole permutation for the few that are kept, because upstream draws one: seeds rely on it.
     drawn = torch.randperm(population, device=device)[:count]
     return drawn + first if first > 0 else drawn

@@ -103,6 +103,7 @@ class FPN(Backbone):
         bottom_up_features = self.bottom_up(x)
         outputs: dict[str, Tensor] = {}
         previous = None  # the sum before its output convolution: sums go on without it
+        # From the coarsest map on: each sum needs the one above it.
         for level, name in zip(reversed(self._levels), reversed(self.in_features), strict=True):
             lateral = getattr(self, f"fpn_lateral{level}")(bottom_up_features[name])
             previous = lateral if previous is None else self._fuse(lateral, previous)

@@ -49,6 +49,7 @@ class Detector(nn.Module):
         self.backbone = backbone
         self.input_format = input_format
         self.vis_period = vis_period
+        # Not persistent: the config has them, and upstream's checkpoints do not.
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             buffer = torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1)
             self.register_buffer(name, buffer, persistent=False)

@@ -193,6 +193,7 @@ class RetinaNet(DenseDetector):
         )
         anchors = Boxes.cat(anchors).tensor
         loss_box_reg = box_regression_loss(
+            # Rows go through all images, whose anchors are the same.
             anchors[positive % len(anchors)],
             cat(pred_anchor_deltas, dim=1).flatten(0, 1)[positive],
             torch.cat(gt_boxes)[positive],
@@ -304,6 +305,7 @@ class RetinaNetHead(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, std=0.01)
                 nn.init.zeros_(layer.bias)
+        # The sigmoid of this is `prior_prob`: section 4.1 of the paper.
         nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))
 
     def _tower(self, channels: Sequence[int], norm: Norm) -> nn.Sequential:

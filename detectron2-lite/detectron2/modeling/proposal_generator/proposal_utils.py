@@ -86,10 +86,12 @@ def suppress_proposals(
     levels = torch.cat(
         [torch.full((s.shape[1],), level, device=device) for level, s in enumerate(scores)]
     )
+    # With the score as a fifth number, both are checked, clipped and chosen in single calls.
     scored_boxes = torch.cat([boxes, cat(scores, dim=1)[..., None]], dim=2)  # (N, k, 5)
     finite = scored_boxes.abs().amax(dim=2) < math.inf  # (N, k); no comparison holds for NaN
     lowest = torch.tensor([0, 0, 0, 0, -math.inf])
     highest = torch.tensor([[w, h, w, h, math.inf] for h, w in image_sizes])[:, None]
+    # The score has no bounds; half precision could not hold the pixels of a large image.
     clipped = scored_boxes.float().clamp(send(lowest, device), send(highest, device))
     boxes = clipped[..., :4]
     valid = finite & (boxes[..., 2:] - boxes[..., :2] > min_box_size).all(dim=2)
@@ -99,7 +101,9 @@ def suppress_proposals(
     keep = _suppress(boxes, scores, levels, images[:-1], max(map(max, image_sizes)), nms_thresh)
     # Image by image, and last what is not valid.
     image = torch.where(valid, images[:-1, None], num_images).flatten()
+    # Stable, so that falling scores stay in order within an image.
     image, order = image[keep].sort(stable=True)
+    # All that the host must know, in one transfer.
     *starts, all_finite = torch.cat(
         [torch.searchsorted(image, images), finite.all()[None]]
     ).tolist()
@@ -129,6 +133,8 @@ def _suppress(
     if is_on_cpu(boxes):
         # Without a device to wait for, only boxes of one group are compared: less arithmetic.
         groups = (levels * len(images) + images[:, None]).flatten()
+        # torchvision moves groups apart by the largest coordinate of all, which one NaN would
+        # spoil.
         boxes = boxes.nan_to_num().flatten(0, 1)
         return batched_nms(boxes, scores.flatten(), groups, nms_thresh)
     # Levels lie side by side and images below each other, far enough apart not to overlap.
@@ -172,6 +178,7 @@ def add_ground_truth_to_proposals(
     # Field by field for all images at once: proposals and ground truth of the first image, ...
     truths = [_as_proposals(*of_image) for of_image in zip(gt, proposals, strict=True)]
     parts = [x for of_image in zip(proposals, truths, strict=True) for x in of_image]
+    # Every second end: the proposals and the ground truth of an image stay together.
     ends = [0, *itertools.accumulate(map(len, parts))][::2]
     added = [Instances(x.image_size) for x in proposals]
     for name in proposals[0].get_fields():

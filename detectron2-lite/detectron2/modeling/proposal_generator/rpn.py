@@ -199,11 +199,13 @@ class RPN(nn.Module):
         anchors = Boxes.cat(anchors)
         gt_boxes = [x.gt_boxes for x in gt_instances]
         matches, labels = match_images(self.anchor_matcher, gt_boxes, [anchors] * len(gt_boxes))
+        # They are on the CPU where the GPU had no memory for the IoU, see `pairwise_iou_of_images`.
         labels = labels.to(anchors.device)
         lengths = [len(anchors)] * len(gt_boxes)
         if self.anchor_boundary_thresh >= 0:
             for instances, labels_i in zip(gt_instances, labels.split(lengths), strict=True):
                 inside = anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
+                # A view: this writes into `labels`.
                 labels_i.masked_fill_(~inside, -1)
         rows, _ = subsample_labels_of_images(
             labels, lengths, self.batch_size_per_image, self.positive_fraction, 0
@@ -242,6 +244,7 @@ class RPN(nn.Module):
         self._log_counts(labels)
         labels, rows = labels[:, :count], rows[:, :count]
         logits = cat(pred_objectness_logits, dim=1).gather(1, rows)
+        # Those without a weight have the target -1, which is no class, but 0 times a finite loss.
         loss_cls = F.binary_cross_entropy_with_logits(
             logits, labels.float(), weight=labels >= 0, reduction="sum"
         )

@@ -80,6 +80,7 @@ class CascadeROIHeads(StandardROIHeads):
         probs = []  # per stage, per image (R, K + 1)
         for predictor, predictions, proposals in self._stages(features, proposals):  # noqa: B020
             probs.append(predictor.predict_probs(predictions, proposals))
+        # What the loop leaves behind is the last stage.
         detections, _ = fast_rcnn_inference(
             predictor.predict_boxes(predictions, proposals),
             [torch.stack(of_image).mean(dim=0) for of_image in zip(*probs, strict=True)],

@@ -124,6 +124,7 @@ def federated_classes(gt_classes: Tensor, count: int, num_classes: int, weights:
         return present
     # Background has a place here, with chance 0: `multinomial` draws one number per entry.
     chances = torch.cat([weights.float(), weights.new_zeros(1)])  # (K + 1,)
+    # They are in already; the others are drawn without replacement.
     chances[present] = 0
     return torch.cat([present, torch.multinomial(chances, count - len(present))])
 
@@ -183,6 +184,7 @@ class FastRCNNOutputLayers(nn.Module):
         self.num_classes = num_classes
         self.cls_score = Linear(in_features, num_classes + 1)
         self.bbox_pred = Linear(in_features, 4 * (1 if cls_agnostic_bbox_reg else num_classes))
+        # Both standard deviations are those of Girshick 2015, section 2.3.
         nn.init.normal_(self.cls_score.weight, std=0.01)
         nn.init.normal_(self.bbox_pred.weight, std=0.001)
         nn.init.zeros_(self.cls_score.bias)
@@ -214,6 +216,7 @@ class FastRCNNOutputLayers(nn.Module):
             f"get_fed_loss_cls_weights must return num_classes = {self.num_classes} weights, "
             f"got {len(weights)}"
         )
+        # Saved, unlike other constants of a config, because upstream's checkpoints have this entry.
         self.register_buffer("fed_loss_cls_weights", weights)
 
     def forward(self, x: Tensor) -> Predictions:
@@ -289,6 +292,8 @@ class FastRCNNOutputLayers(nn.Module):
             classes = federated_classes(
                 gt_classes, self.fed_loss_num_classes, self.num_classes, self.fed_loss_cls_weights
             )
+            # As many as classes with background, which may be among those present, and is cut off
+            # again.
             counts = torch.zeros(self.num_classes + 1, dtype=loss.dtype, device=loss.device)
             counts[classes] = 1
             loss = loss * counts[:-1]
@@ -299,6 +304,7 @@ class FastRCNNOutputLayers(nn.Module):
     ) -> Tensor:
         if deltas.shape[1] > 4:
             rows = torch.arange(len(deltas), device=deltas.device)
+            # Background gets the deltas of some class: its rows are left out of the loss.
             deltas = _of_class(deltas, rows, gt_classes.clamp(max=self.num_classes - 1))
         loss = box_regression_loss(
             boxes,

@@ -35,6 +35,7 @@ def mask_rcnn_loss(
         return pred_mask_logits.sum() * 0  # keeps the graph
     target = _crop_targets(instances, mask_size).to(pred_mask_logits.device)  # (B, M, M) bool
     logits = _of_class(pred_mask_logits, cat([x.gt_classes for x in instances]))
+    # A logit above 0 is a probability above one half.
     _log_statistics(logits.detach() > 0, target)
     if vis_period > 0 and get_event_storage().iter % vis_period == 0:
         _put_images(logits.detach().sigmoid(), target)

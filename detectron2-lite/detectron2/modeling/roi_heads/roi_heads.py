@@ -38,9 +38,8 @@ def _foreground(proposals: list[Instances], bg_label: int) -> list[Instances]:
     chosen = []
     for p in proposals:
         count, version = getattr(p.gt_classes, "_sampled_foreground", (0, None))
-        if (
-            version is None or version != p.gt_classes._version
-        ):  # other classes, or changed in place
+        # Other classes than those sampled, or the same but changed in place.
+        if version is None or version != p.gt_classes._version:
             return select_foreground_proposals(proposals, bg_label)[0]
         chosen.append(p[:count])
     return chosen
@@ -139,6 +138,7 @@ def _with_targets(
     if len(targets) > 0:
         matched = matches[rows]
         for name, value in targets.get_fields().items():
+            # `gt_classes` is there already, with background among them.
             if name.startswith("gt_") and not sampled.has(name):
                 sampled.set(name, value[matched])
     return sampled
