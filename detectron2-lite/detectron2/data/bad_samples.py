@@ -50,6 +50,7 @@ class SkipBadSamples:
             return None
 
     def _skip(self, name: str, error: Exception) -> None:
+        # `DatasetMapper` names the image itself.
         message = str(error) if name in str(error) else f"{name}: {error}"
         if name in self.skipped:
             return

@@ -72,6 +72,7 @@ class _Catalog(UserDict):
         """Forget `name`; KeyError where it is unknown."""
         self.pop(name)
 
+    # Within the class, `list` alone is this method.
     def list(self) -> builtins.list[str]:
         """The known names, in the order in which they came."""
         return [*self]

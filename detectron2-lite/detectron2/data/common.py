@@ -103,12 +103,14 @@ class MapDataset(Dataset):
             return _MapIterableDataset(dataset, map_func)
         return super().__new__(cls)
 
+    # pickle calls `__new__`, which needs both arguments.
     def __getnewargs__(self) -> tuple:
         return self._dataset, self._map_func
 
     def __init__(self, dataset: Dataset, map_func: Callable[[Any], Any]):
         self._dataset = dataset
         self._map_func = _Picklable(map_func)
+        # Upstream's seed; of its own, so that a bad sample does not shift what others draw.
         self._random = random.Random(42)
         self._refused: set[int] = set()
         self._replaced = 0
@@ -211,6 +213,7 @@ class ToIterableDataset(IterableDataset):
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info() if self._shard_sampler else None
+        # Every worker goes through the whole order: so none has to know how far the others are.
         for position, index in enumerate(self._sampler):
             if worker is None or position // self._chunk_size % worker.num_workers == worker.id:
                 yield self._dataset[index]

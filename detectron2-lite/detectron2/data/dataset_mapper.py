@@ -215,6 +215,7 @@ def _read(name: str, file_name: str, format: str, root: str) -> Image.Image:
         ) from e
     except (OSError, ValueError) as e:
         kind = OSError if isinstance(e, OSError) else ValueError
+        # The message begins with the file, which `name` has too.
         raise kind(f"{name}: {str(e).removeprefix(f'{file_name} ')}") from e
 
 

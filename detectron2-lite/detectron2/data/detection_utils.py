@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _YUV = "YUV-BT.601"
+# Rows Y, U and V; U reaches 0.436 and V 0.615, as in analog television.
 _RGB_TO_YUV = np.array(
     [[0.299, 0.587, 0.114], [-0.14713, -0.28886, 0.436], [0.615, -0.51499, -0.10001]]
 )
@@ -74,6 +75,7 @@ def read_picture(file_name: str, format: str | None = None) -> Image.Image:
     with PathManager.open(file_name, "rb") as f:
         try:
             image = Image.open(f)
+            # `open` reads no pixels yet, and the file is closed behind the block.
             image.load()
         except Image.DecompressionBombError as e:
             raise OSError(
@@ -296,6 +298,7 @@ def filter_empty_instances(
         kept &= instances.gt_boxes.nonempty(threshold=box_threshold)
     if by_mask and instances.has("gt_masks"):
         kept &= instances.gt_masks.nonempty()
+    # Nothing is copied where all are kept.
     left = instances if kept.all() else instances[kept]
     return (left, kept) if return_mask else left
 
@@ -305,11 +308,11 @@ def get_fed_loss_cls_weights(
 ) -> Tensor:
     """Weights by which federated loss samples classes: image counts to a power.
 
+    A data set whose metadata has no counts is loaded, because LVIS's come from its file.
+
     Args:
         dataset_names: data sets with equal `class_image_count` in their metadata.
         freq_weight_power: exponent of the counts.
-
-    A data set whose metadata has no counts is loaded, because LVIS's come from its file.
 
     Returns:
         (K,) float32 weights in the order of category ids.

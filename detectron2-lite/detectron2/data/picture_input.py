@@ -78,6 +78,7 @@ class PictureInput(T.AugInput):
         if self._picture is None:
             # A copy, because the array may be read-only, reversed or a view of a larger image.
             return np.atleast_3d(unmirrored(self._array)).transpose(2, 0, 1).copy()
+        # Pillow keeps a picture for BGR as RGB.
         bands = self._picture.split()
         return np.stack(bands[::-1] if self._format == "BGR" else bands)
 

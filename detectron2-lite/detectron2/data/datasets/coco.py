@@ -126,6 +126,7 @@ def _set_categories(
         raise KeyError(f"{json_file} has no 'categories', which dataset {dataset_name!r} needs")
     names = {category["id"]: category["name"] for category in content["categories"]}
     ids = sorted_ids(content["categories"], "categories", json_file)
+    # COCO's own ids have gaps, see `COCO_UNUSED_IDS`: no warning there.
     if ids != list(range(1, len(ids) + 1)) and "coco" not in dataset_name:
         logger.warning(
             "Category ids of %s are not 1..%d; they are mapped to 0..%d in ascending order.",

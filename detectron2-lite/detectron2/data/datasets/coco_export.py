@@ -81,6 +81,7 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
         for annotation in record.get("annotations", []):
             where = f"an annotation of image {image_id} of dataset {dataset_name!r}"
             entry = _coco_annotation(annotation, dataset_ids, where)
+            # From 1, because COCO's evaluation takes the id 0 for "nothing was found".
             annotations.append({"id": len(annotations) + 1, "image_id": image_id} | entry)
     content = {
         "info": {
@@ -105,6 +106,7 @@ def _coco_annotation(
             f"{where} has category_id {annotation['category_id']}, but the classes of the dataset "
             f"are {sorted(dataset_ids)}"
         )
+    # As Python's numbers: json knows none of numpy's.
     box = np.asarray(annotation["bbox"], dtype=np.float64).tolist()
     box = BoxMode.convert(box, annotation["bbox_mode"], BoxMode.XYWH_ABS)
     result = {

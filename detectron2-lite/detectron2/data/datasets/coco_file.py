@@ -196,6 +196,7 @@ def _check_section(section: str, entries: Any, keys: set[str], local_file: str) 
             )
         for key in _ID_KEYS & entry.keys():
             nothing = section == "annotations" and key == "id" and entry[key] is None
+            # Not `isinstance`, for which True is an integer.
             if type(entry[key]) not in _ID_TYPES and not nothing:
                 raise ValueError(
                     f"{where} in {local_file} must have a number or text as {key!r}, got "

@@ -63,6 +63,7 @@ class _InfiniteSampler(Sampler):
         while True:
             indices = self._epoch(generator)
             if self._shuffle:
+                # Upstream draws the same, so a seed gives the same images.
                 indices = indices[torch.randperm(len(indices), generator=generator)]
             yield from indices.tolist()
 

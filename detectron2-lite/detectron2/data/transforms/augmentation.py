@@ -127,6 +127,7 @@ class Augmentation:
             if type(value) is type(default) and value == default:
                 continue
             text = pprint.pformat(value)
+            # No backslash may stand in an f-string before Python 3.12.
             shown.append(f"{name}={'...' if chr(10) in text else text}")
         return f"{type(self).__name__}({', '.join(shown)})"
 

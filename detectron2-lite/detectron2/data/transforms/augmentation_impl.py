@@ -240,6 +240,7 @@ class ResizeScale(Augmentation):
         scale = np.random.uniform(self.min_scale, self.max_scale)
         height, width = image.shape[:2]
         factor = min(scale * self.target_height / height, scale * self.target_width / width)
+        # Upstream rounds halves to even here, and up in `ResizeShortestEdge`.
         new_height, new_width = np.round(np.array([height, width]) * factor).astype(int).tolist()
         return ResizeTransform(height, width, max(new_height, 1), max(new_width, 1), self.interp)
 
@@ -347,6 +348,7 @@ class RandomCrop(Augmentation):
             crop_width = np.random.randint(min(width, first), min(width, second) + 1)
             return crop_height, crop_width
         if self.crop_type == "relative_range":
+            # float32 as in upstream, whose sizes these are to be.
             smallest = np.asarray(self.crop_size, dtype=np.float32)
             first, second = smallest + np.random.rand(2) * (1 - smallest)
         return int(height * first + 0.5), int(width * second + 0.5)
