@@ -49,9 +49,8 @@ class DetectionCheckpointer(Checkpointer):
         self.path_manager = PathManager
         # All processes load a distributed model at the same time, so they can agree on the file.
         self._loads_together = isinstance(model, DistributedDataParallel)
-        self._match_by_ends = (
-            False  # whether names are matched by their ends, which a path can ask for
-        )
+        # Whether names are matched by their ends, which a path can ask for.
+        self._match_by_ends = False
 
     def load(self, path: str | None, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load a checkpoint into the model and the checkpointables.
@@ -104,6 +103,7 @@ class DetectionCheckpointer(Checkpointer):
                 f"Ranks {blind} cannot read checkpoint {file}: they receive the model from rank 0, "
                 "but no trainer state, so training may not resume fully. Share the folder."
             )
+            # Parameters and buffers, in the order of the model, which is the same everywhere.
             for value in self.model.state_dict().values():
                 dist.broadcast(value, src=0)
         return rest

@@ -50,6 +50,7 @@ def match_by_suffix(model: Mapping[str, Tensor], checkpoint: Mapping[str, Any]) 
 def _longest_suffix(name: str, candidates: Mapping[str, Any]) -> str | None:
     """The longest of `candidates` that equals `name` or ends it after a dot."""
     parts = name.split(".")
+    # From the whole name on: the first that is found is the longest.
     suffixes = (".".join(parts[start:]) for start in range(len(parts)))
     return next((suffix for suffix in suffixes if suffix in candidates), None)
 
@@ -71,6 +72,7 @@ def _log_matches(mapping: Mapping[str, str], model: Mapping[str, Tensor]) -> Non
     table = tabulate(
         rows, headers=["Names in Model", "Names in Checkpoint", "Shapes"], tablefmt="pipe"
     )
+    # Of lists, not of texts: so no part of a name is cut through.
     owner = ".".join(os.path.commonprefix([name.split(".")[:-1] for name in mapping]))
     place = f"submodule {owner}" if owner else "model"
     logger.info(f"Following weights matched with {place} - Total num: {len(mapping)}\n{table}")

@@ -23,6 +23,7 @@ _NUMPY_GLOBALS = {
 }
 _PICKLE_GLOBALS = _NUMPY_GLOBALS | {
     "collections.OrderedDict": OrderedDict,
+    # By which pickles of protocol 2 hold bytes, such as the content of arrays.
     "_codecs.encode": codecs.encode,
 }
 
@@ -33,6 +34,7 @@ def read_torch(file: str) -> Any:
     Raises:
         pickle.UnpicklingError: if it holds anything else.
     """
+    # numpy has a class for each dtype, and torch wants each of them allowed.
     dtypes = [type(np.dtype(code)) for code in np.typecodes["AllInteger"] + "?efdSU"]
     numpy_globals = [(function, name) for name, function in _NUMPY_GLOBALS.items()]
     with torch.serialization.safe_globals([*numpy_globals, *dtypes]):

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from detectron2.utils.file_io import PathManager
 
 
+# KeyError too, which is what upstream raises.
 class ConfigNameError(ImportError, KeyError):
     """A config file imports a name that the other file does not define."""
 

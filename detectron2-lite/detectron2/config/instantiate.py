@@ -52,6 +52,7 @@ def _call(cfg: Mapping) -> Any:
         name = dotted_name(target) if hasattr(target, "__qualname__") else repr(target)
         if isinstance(e, TypeError):  # most often a wrong argument name
             logger.error("Error when instantiating %s!", name)
+        # A note leaves the exception as it is, for those who catch it.
         e.add_note(f"while instantiating {_place(cfg)} -> {name}")
         raise
 

@@ -41,6 +41,7 @@ class LazyCall:
             )
         self._target = target
 
+    # With `/`, the target may have an argument called `self`.
     def __call__(self, /, **kwargs: Any) -> DictConfig:
         """The config of the call; its values may be any objects, among them other configs."""
         target = self._target

@@ -58,6 +58,7 @@ class PlainConverter:
         if isinstance(cfg, Container):
             if dataclasses.is_dataclass(OmegaConf.get_type(cfg)):
                 return self._convert_dataclass(cfg)
+            # Dataclasses deeper inside stay configs, and get their own `_target_` by the recursion.
             cfg = OmegaConf.to_container(cfg, structured_config_mode=SCMode.DICT_CONFIG)
         if isinstance(cfg, dict):
             plain = {key: self.convert(value) for key, value in cfg.items()}
@@ -106,6 +107,7 @@ def load_yaml(text: str | bytes, filename: str) -> Any:
         TypeError: if a tag wants an object of something that is no plain class.
     """
     loader = _Loader(text)
+    # Errors tell it with line and column.
     loader.name = filename
     try:
         return loader.get_single_data()

@@ -23,6 +23,7 @@ from detectron2.utils.logger import setup_logger
 
 __all__ = ["create_ddp_model", "default_argument_parser", "default_setup", "default_writers"]
 
+# Not None, which a config may hold.
 _MISSING = object()
 _DDP_ARGUMENTS = inspect.signature(DistributedDataParallel).parameters
 
@@ -108,6 +109,7 @@ def default_setup(cfg: DictConfig, args: argparse.Namespace) -> None:
         logger.info(f"Full config saved to {path}")
 
     seed = _first_of(cfg, "SEED", "train.seed", default=-1)
+    # With one seed for all, the ranks would draw the same numbers for their different images.
     seed_all_rng(None if seed is None or seed < 0 else seed + rank)
     _set_up_numerics(cfg, eval_only=getattr(args, "eval_only", False))
 

@@ -210,6 +210,7 @@ class PeriodicCheckpointer(PeriodicCheckpointerBase, HookBase):
             FloatingPointError: something is due, but a weight is infinite or NaN.
         """
         next_iter = self.trainer.iter + 1
+        # When fvcore's `step` saves, and only then, because the check waits for the device.
         if next_iter % self.period == 0 or next_iter >= self.max_iter:
             _check_weights(self.checkpointer.model, self.trainer.iter)
         self.step(self.trainer.iter)

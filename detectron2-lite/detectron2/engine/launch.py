@@ -114,6 +114,7 @@ def _run(
 
 
 def _free_port() -> int:
+    # Port 0 asks for any that is free. Another process may still take it before the ranks meet.
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]

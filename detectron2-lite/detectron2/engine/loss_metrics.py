@@ -42,6 +42,7 @@ class LossMetrics:
         self._rows = rows.to("cpu", non_blocking=rows.is_cuda)
         self._arrived = torch.cuda.Event() if rows.is_cuda else None
         if self._arrived is not None:
+            # Tells when the copy is there, without a wait for what the device does after it.
             self._arrived.record()
 
     def store(self, together: bool) -> None:

@@ -90,6 +90,8 @@ class SimpleTrainer(TrainerBase):
             self.optimizer.zero_grad()
         self._backward(total_loss)
         self.after_backward()
+        # Before the update: a loss that is not finite is raised here, unless metrics are written
+        # asynchronously, and the weights stay as they are.
         self._write_metrics(losses, data_time, data=data)
         self._update()
 
@@ -110,6 +112,7 @@ class SimpleTrainer(TrainerBase):
                 workers would need memory at the same time.
         """
         self.data_loader = None
+        # The cached property: the next read makes an iterator of the new loader.
         vars(self).pop("_data_loader_iter", None)
         self.data_loader = data_loader_builder()
 

@@ -83,6 +83,8 @@ class TrainerBase:
             assert isinstance(hook, HookBase), (
                 f"a hook must be a HookBase, got {type(hook).__name__}: {hook!r}"
             )
+            # Weak: a circle of trainer and hooks would keep all that they hold, such as the model,
+            # until the garbage collector finds it.
             hook.trainer = weakref.proxy(self)
         self._hooks.extend(hooks)
 
@@ -104,6 +106,8 @@ class TrainerBase:
         with EventStorage(start_iter) as self.storage:
             try:
                 self._run_iterations()
+            # Ctrl-C as well: `after_train` writes and closes files. Its traceback is no news for
+            # the log.
             except BaseException as error:
                 if isinstance(error, Exception):
                     logger.exception("Exception during training:")

@@ -117,6 +117,7 @@ class COCOEvaluator(InstanceEvaluator):
             f"{self._json_file} has {precision.shape[2]} categories"
         )
         average = {
+            # The first area is "all", the last limit is `max_dets_per_image`.
             name: 100 * mean_precision(precision[:, :, k, 0, -1])
             for k, name in enumerate(class_names)
         }

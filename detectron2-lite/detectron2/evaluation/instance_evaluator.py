@@ -193,6 +193,7 @@ class InstanceEvaluator(DatasetEvaluator):
             self._counted(task, results), task, self._max_dets, img_ids, lvis=self.rules == "LVIS"
         )
         values = {name: shares[_NAMES[name]] for name in self.metrics}
+        # -1 where there is nothing to be found.
         metrics = {k: 100 * value if value >= 0 else math.nan for k, value in values.items()}
         self._logger.info(f"Evaluation results for {task}: \n" + create_small_table(metrics))
         if any(map(math.isnan, metrics.values())):

@@ -162,6 +162,7 @@ class SemSegEvaluator(DatasetEvaluator):
                 "num_classes of the model"
             )
         side = self._num_classes + 1
+        # A pair of classes as one number, so that a single count fills the matrix.
         cells = np.bincount((side * predicted + truth).ravel(), minlength=side**2)
         self._confusion += cells.reshape(side, side)
 

@@ -48,6 +48,7 @@ class WarmupParamScheduler(CompositeParamScheduler):
             )
         start = warmup_factor * scheduler(0.0)
         if warmup_method == "linear":
+            # What the schedule has where it takes over: by its own clock it is further on by then.
             end = scheduler(0.0) if rescale_interval else scheduler(warmup_length)
             warmup = LinearParamScheduler(start, end)
         elif warmup_method == "constant":

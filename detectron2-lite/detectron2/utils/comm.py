@@ -90,6 +90,7 @@ def synchronize() -> None:
     if get_world_size() == 1:
         return
     if dist.get_backend() == dist.Backend.NCCL:
+        # Named, because torch may otherwise take the device from the rank.
         dist.barrier(device_ids=[torch.cuda.current_device()])
     else:
         dist.barrier()
@@ -165,6 +166,7 @@ def reduce_dict(input_dict: dict[str, Tensor], average: bool = True) -> dict[str
     if world_size == 1:
         return input_dict
     names = sorted(input_dict)
+    # One message for all; sorted, because each process may have another order.
     values = torch.stack([input_dict[name] for name in names])
     dist.reduce(values, dst=0)
     if average and is_main_process():

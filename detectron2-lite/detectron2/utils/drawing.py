@@ -12,6 +12,7 @@ Color: TypeAlias = str | Sequence[float]
 _LETTERS = dict(
     b="blue", g="green", r="red", c="cyan", m="magenta", y="yellow", k="black", w="white"
 )
+# Multiples of it, modulo 1, are spread evenly over the circle of hues, however many there are.
 _GOLDEN_RATIO = 0.618034
 _PIXELS_PER_POINT = 100 / 72  # font sizes are points at 100 dots per inch
 

@@ -16,6 +16,7 @@ import torch
 from fvcore.common.history_buffer import HistoryBuffer
 from torch import Tensor
 
+# Values kept of each scalar, of which fvcore would keep a million.
 _HISTORY_LENGTH = 10_000
 _MAX_DEFERRED = 1000
 _ETA_WINDOW = 1000
@@ -105,6 +106,7 @@ class EventStorage:
             AssertionError: if the name was stored with another hint before.
         """
         on_device = isinstance(value, Tensor) and value.device.type != "cpu"
+        # Else it is read at once: `put_deferred` smooths, and takes the current iteration.
         if on_device and smoothing_hint and cur_iter is None:
             # A copy, because its owner may go on with the tensor.
             copy = value.detach().reshape(1).clone()
@@ -147,9 +149,11 @@ class EventStorage:
             self._fetch_deferred()
 
     def _fetch_deferred(self) -> None:
+        # Emptied first: what `to_scalars` raises is raised once, not at each later read.
         deferred, self._deferred = self._deferred, []
         if not deferred:
             return
+        # float64 holds what comes as float32, integer or bool: so one tensor takes all of them.
         numbers = iter(torch.cat([values.double() for values, *_ in deferred]).tolist())
         for values, to_scalars, prefix, iteration in deferred:
             scalars = to_scalars(list(itertools.islice(numbers, len(values))))

@@ -46,11 +46,14 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     Yields:
         The open temporary file. It is removed, and `path` left alone, if the block raises.
     """
+    # Of this process, as another one may be writing the same file.
     temporary = f"{os.fspath(path)}.tmp{os.getpid()}"
     try:
         with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
+            # Before the rename, or a machine that goes down might leave the new name without its
+            # content.
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:

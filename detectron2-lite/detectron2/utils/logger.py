@@ -44,6 +44,7 @@ class _StdoutHandler(logging.StreamHandler):
     """Writes to whatever `sys.stdout` is at that moment."""
 
     def __init__(self):
+        # That of StreamHandler would set `stream`, which is a property here.
         logging.Handler.__init__(self)
 
     @property

@@ -96,6 +96,7 @@ class Visualizer:
         self.output = VisImage(self.img, scale)
         self._instance_mode = instance_mode
         side = (self.output.height * self.output.width) ** 0.5
+        # Upstream's rule, in points.
         self._font_size = max(side // 90, 10 // scale) * font_size_scale
         self._line_width = max(1, round(max(self._font_size / 4, 1) * scale))
         self._num_colors = 0
@@ -309,10 +310,12 @@ class Visualizer:
             return self.output
         color = self._new_colors(1)[0] if color is None else color
         canvas, inside = self.output.canvas, self._scaled(bitmap)
+        # A small mask may vanish in a smaller picture.
         left, top, right, bottom = inside.getbbox() or (0, 0, 1, 1)
         # one pixel of nothing around, so that an object at the border has its outline there too
         box = (left - 1, top - 1, right + 1, bottom + 1)
         inside = inside.crop(box)
+        # What the mask loses when it is made thinner by a pixel is its outline.
         core = np.asarray(inside.filter(ImageFilter.MinFilter(3)))
         outline = Image.fromarray(np.asarray(inside) - core)
         canvas.paste(rgb(color), box, inside.point(lambda value: round(value * alpha)))
@@ -354,6 +357,7 @@ class Visualizer:
         area, height = (x1 - x0) * (y1 - y0), y1 - y0
         if area >= _SMALL_AREA * scale and height >= _SMALL_HEIGHT * scale:
             return x0, y0
+        # Below a small object; beside one that stands on the lower border.
         return (x1, y0) if y1 >= self.output.height - 5 else (x0, y1)
 
     def _grey_outside(self, bitmaps: Sequence[np.ndarray]) -> None:
