@@ -181,6 +181,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
     """
     model = instantiate(cfg.model)
     logger.info(f"Model:\n{model}")
+    # Before the optimizer is made, whose kernel follows from where the parameters are.
     model.to(cfg.train.device)
     optimizer = build_optimizer(cfg.optimizer, model)
     train_loader = build_train_loader(cfg.dataloader.train)
@@ -255,6 +256,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
             ema,
             loss_normalizer,
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            # Behind all hooks whose states it saves: these have taken in this iteration by then.
             hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
             if comm.is_main_process()
             else None,
@@ -284,6 +286,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
         )
         preemption.writers = writers
     with contextlib.suppress(EarlyStop):
+        # What a checkpoint calls its iteration has been done.
         trainer.train(trainer.iter + 1 if resuming else 0, cfg.train.max_iter)
 
 
@@ -333,6 +336,7 @@ def main(args: argparse.Namespace) -> None:
             with ends_in_one_sentence(cfg.train.output_dir):
                 do_eval(cfg)
         return
+    # First of all: the seed and the record below are files of the folder.
     with training_folder(cfg, args.resume) as notes:
         with ends_in_one_sentence(cfg.train.output_dir):
             settle_seed(cfg, args.resume)

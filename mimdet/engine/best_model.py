@@ -93,6 +93,7 @@ class BestModel(HookBase):
         # After the last iteration the trainer's number is already that of the next one.
         iteration = min(self.trainer.iter, self.trainer.max_iter - 1)
         self._checkpointer.save(NAME, iteration=iteration)
+        # Killed before this, a run has model_best.pth for its newest checkpoint, which is as good.
         if before:
             self._checkpointer.tag_last_checkpoint(Path(before).name)
         logger.info(f"{NAME}.pth: {self._metric} {value:.4g}, the best so far")

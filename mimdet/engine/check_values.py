@@ -63,6 +63,7 @@ _OF_TRAINING = {
 }
 
 
+# With None at one of these a run would fail where it is used; others mean their default by it.
 _WITHOUT_DEFAULT = ("train.max_iter", "train.log_period", "train.checkpointer.period")
 
 

@@ -60,6 +60,7 @@ class Costs(HookBase):
         """Store what the iteration before has taken."""
         self._mark()
         storage = self.trainer.storage
+        # Where the device is not there yet, these seconds are left out instead of waited for.
         if self._finished and (not self._is_on_gpu or self._finished[-1].query()):
             ends = zip(_PARTS, self._finished, self._finished[1:], strict=False)
             for part, begin, end in ends:

@@ -80,6 +80,7 @@ def plan_disk(cfg: DictConfig, resuming: bool) -> DiskPlan:
     final_and_next = 2  # a file is written beside the one that it replaces
     best = train.get("best_metric") is not None
     present = sum(f.stat().st_size for f in folder.glob("*.pth")) if resuming else 0
+    # The folder need not be there: its disk is that of the nearest one above it.
     existing = next(f for f in (folder, *folder.resolve().parents) if f.is_dir())
     return DiskPlan(
         folder=str(folder),

@@ -117,6 +117,8 @@ def _attempt(path: Path) -> tuple[IO[str] | None, Owner | None]:
         former, lives = _look(file, is_new)
         if lives:
             raise in_use(former, path.parent)
+        # Locked, but perhaps on a file that its owner removed after it was opened here: that lock
+        # keeps nobody out of the folder.
         if not _is_at(file, path):
             file.close()
             return None, None
@@ -151,6 +153,8 @@ def _look(file: IO[str], is_new: bool = False) -> tuple[Owner | None, bool]:
     """Who a lock file names, and whether it lives; if not, the kernel's lock is ours now."""
     is_free = _lock(file)
     text = file.read()
+    # Whoever made the file locks it a moment later, so it may be locked here first, still empty.
+    # The one who made it then finds the lock taken and is refused: there is one owner in any order.
     if not (text or is_new):  # another machine may just be about to write it
         time.sleep(1)
         text = file.read()
@@ -171,10 +175,13 @@ def _lock(file: IO[str]) -> bool | None:
     It goes with the process, however that ends. A lock of `lockf` and not of `flock`: the workers
     of a loader, which may outlive a killed training for seconds, do not inherit it.
     """
+    # An exclusive lock needs a file that is open for writing (fcntl(2), EBADF).
     kind = fcntl.LOCK_EX if file.writable() else fcntl.LOCK_SH
     try:
         fcntl.lockf(file, kind | fcntl.LOCK_NB)
     except OSError as e:
+        # POSIX leaves open which of the two tells of another's lock. Anything else, such as ENOLCK
+        # or EOPNOTSUPP, means that this file system has no locks.
         return False if e.errno in (errno.EACCES, errno.EAGAIN) else None
     return True
 
@@ -194,6 +201,7 @@ def _runs(owner: Owner) -> bool:
         return False
     except PermissionError:  # another user's
         return True
+    # The number may have been given to another process since.
     return _start_of(owner.pid) == owner.started
 
 
@@ -203,6 +211,7 @@ def _start_of(pid: int) -> int | None:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
+    # Field 22 of proc(5), counted here from field 3, the state.
     return int(text.rpartition(")")[2].split()[19])  # behind the name, which may hold anything
 
 

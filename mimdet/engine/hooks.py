@@ -58,6 +58,7 @@ class RepeatableRandomness(HookBase):
 
     def before_step(self) -> None:
         """Seed `random`, numpy and torch."""
+        # Mixed and not added up: rank 1 would draw now what rank 0 draws in the next iteration.
         entropy = np.random.SeedSequence([self._seed, comm.get_rank(), self.position])
         seed_all_rng(int(entropy.generate_state(1)[0]))
 
@@ -116,6 +117,8 @@ class GradientClipping(HookBase):
 
     def after_backward(self) -> None:
         """Clip, after undoing the loss scale."""
+        # The norm is that of the gradients themselves. The scaler knows that it has been done and
+        # does not do it again in its step.
         if hasattr(self.trainer, "grad_scaler"):
             self.trainer.grad_scaler.unscale_(self.trainer.optimizer)
         parameters = [p for group in self.trainer.optimizer.param_groups for p in group["params"]]
@@ -236,6 +239,7 @@ class Throughput(HookBase):
     def before_step(self) -> None:
         """Note when the iteration starts; the clock of all of them starts after the first."""
         self._start = time.perf_counter()
+        # The first iteration pays for what comes once: workers that start, kernels that are chosen.
         if self.trainer.iter <= self.trainer.start_iter + 1:
             self._first_start = self._start
 

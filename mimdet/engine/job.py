@@ -149,6 +149,7 @@ def _processes_of_hydra(environ: Mapping[str, str]) -> int:
 def _mpi_job(environ: Mapping[str, str], names: _Names) -> Job:
     world_size = _number(environ, names.world_size)
     local_size = _number(environ, names.local_size)
+    # Of several machines mpirun's variables do not name the first: MASTER_ADDR has to.
     address = "127.0.0.1" if local_size == world_size else ""
     return Job(
         "MPI",
@@ -156,6 +157,7 @@ def _mpi_job(environ: Mapping[str, str], names: _Names) -> Job:
         world_size,
         _number(environ, names.local_rank),
         local_size,
+        # The default port of torch.distributed's own launchers.
         _meeting_point(environ, "MPI", address, 29500),
     )
 
@@ -177,6 +179,7 @@ def _slurm_job(environ: Mapping[str, str]) -> Job:
     names = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
     address = "127.0.0.1" if machines == 1 else _first_machine(names)
     # Steps that share a machine must not meet each other.
+    # 20000 to 29999 is below the ports that Linux gives to outgoing connections (from 32768).
     own = 7 * _number(environ, "SLURM_JOB_ID", 0) + _number(environ, "SLURM_STEP_ID", 0)
     return Job(
         "SLURM",

@@ -56,6 +56,8 @@ def kept_bytes(
             backbone = detector.backbone
             maps = backbone(ImageList(images, [image_size] * batch) if takes_list else images)
             of_backbone = kept.bytes
+            # Called for what it keeps: proposals and matching, between the heads, need real
+            # numbers.
             for head, inputs in _heads(detector, maps, batch):
                 head(inputs)
     return Kept(of_backbone, kept.bytes - of_backbone)
@@ -137,8 +139,10 @@ def _efficient_attention(
     if torch.is_autocast_enabled("cuda"):  # as it does for the function that is replaced
         q, k, v = (x.to(torch.bfloat16) for x in (q, k, v))
     if attn_mask is not None:
+        # As the function does that is replaced; the operator takes a mask of the full shape only.
         attn_mask = attn_mask.to(q.dtype).expand(*q.shape[:-1], k.shape[-2])
     kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+    # True: with the logarithms of the sums, (B, N, L) float32, which the backward pass needs.
     return kernel(q, k, v, attn_mask, True, dropout_p, is_causal, scale=scale)[0]
 
 

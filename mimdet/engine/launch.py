@@ -87,6 +87,7 @@ def _run(job: Job, main: Callable[..., Any], args: tuple) -> None:
         timeout=TIMEOUT,
         device_id=device,  # or NCCL guesses it at the first barrier, from the rank
     )
+    # Detectron2's `launch` would make it; `comm.get_local_rank` needs it.
     comm.create_local_process_group(job.local_size)
     comm.synchronize()
     with NOTICE.heeded():

@@ -71,6 +71,7 @@ def roll_call(
     missing = set(range(total))
     start = time.monotonic()
     words = 0
+    # Asked, because the store's own `wait` does not tell who is missing when its time is over.
     while missing := {n for n in missing if not store.check([f"{kind}/{n}"])}:
         waited = time.monotonic() - start
         who = f"{len(missing)} of {total} {plural} at {place}, {waited:.0f} s (missing: {missing})"
@@ -84,6 +85,7 @@ def roll_call(
 
 def _check_devices(store: dist.Store, job: Job, device: str) -> None:
     """Refuse two processes on one GPU, on which NCCL would fail without a word about the cause."""
+    # `get` waits for a key that is not there yet. All have come, so all will set theirs.
     store.set(f"device/{job.rank}", device)
     devices = [store.get(f"device/{rank}").decode() for rank in range(job.world_size)]
     first = devices.index(device)
@@ -109,6 +111,9 @@ def _agree_on_name(store: dist.Store, job: Job) -> str:
         name = store.get(f"answer/{word}").decode()
         store.set(f"{name}/{job.rank}", "")
         return name
+    # A new process overwrites what its predecessor asked, so that its own word gets an answer
+    # sooner or later; that it has taken the name is told below a key that no earlier start has
+    # written.
     missing = list(range(1, job.world_size))
     while missing:
         for rank in missing:

@@ -25,6 +25,7 @@ _PROCESS = GIB
 
 _STRIDE = 32  # of the coarsest map; padded sides are multiples of it
 _LANDSCAPE = 5 / 3  # as 800 x 1333, for recipes that do not bound the longer side
+# Of a container (cgroup v2); "max" where there is no limit.
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -105,6 +106,7 @@ def images_per_pass(cfg: DictConfig, processes: int) -> int:
 def training_size(cfg: DictConfig) -> tuple[int, int]:
     """Height and width of the largest padded batch of a recipe, by its augmentations."""
     found = [size for node in nodes(cfg.dataloader.train) for size in _sizes(node)]
+    # The last one, because a crop behind a resize decides.
     height, width = found[-1] if found else (800, 1333)
     return _padded(height), _padded(width)
 

@@ -158,6 +158,7 @@ class NonFinitePolicy(HookBase):
             NonFiniteError: if their norm is not finite and no loss scaler cares for that.
         """
         scaler = getattr(self.trainer, "grad_scaler", None)
+        # It leaves out such an update by itself and lowers the scale, which is how it finds one.
         if scaler is not None and scaler.is_enabled():
             return
         groups = self.trainer.optimizer.param_groups
@@ -208,6 +209,8 @@ class _Tolerant:
 
     def run_step(self) -> None:
         # Running statistics of a normalisation take in the batch before its loss is known.
+        # Only buffers: weights change in the update, which both errors prevent, and gradients are
+        # zeroed in the next iteration.
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         try:
             super().run_step()

@@ -69,6 +69,7 @@ class Notice:
             return
         numbers = {*SIGNALS, *more}
         read, write = os.pipe()
+        # set_wakeup_fd refuses a blocking one: no signal must ever wait for room in the pipe.
         os.set_blocking(write, False)
         # The handlers do nothing: what is wanted of them is that Python writes into the pipe.
         before = {number: signal.signal(number, _nothing) for number in numbers}
@@ -80,6 +81,8 @@ class Notice:
             yield
         finally:
             self.signal, self._is_heeded = None, False
+            # In this order nothing is written into a pipe that is closed, and the listener ends
+            # after the last signal that was written: 0 is the number of none.
             signal.set_wakeup_fd(fd_before)
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -166,6 +169,7 @@ def until_notice(main: Callable[..., Any], args: tuple) -> int:
 
 def end_at_once(code: int) -> None:
     """End this process and those that it has started, whatever their threads are doing."""
+    # os._exit skips atexit, where multiprocessing would end the workers of loaders.
     for child in multiprocessing.active_children():
         child.kill()
     sys.stdout.flush()
@@ -188,6 +192,8 @@ def _let_workers_live() -> None:
     signal.set_wakeup_fd(-1)  # the pipe is that of the parent
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    # Blocked and taken by a thread, because a handler is not told who has sent a signal. The thread
+    # is started afterwards and inherits the mask, without which the signal would end the process.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
 

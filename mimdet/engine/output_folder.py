@@ -94,6 +94,8 @@ def training_folder(cfg: DictConfig, resume: bool) -> Iterator[list[str]]:
 def _take(cfg: DictConfig, resume: bool, stack: contextlib.ExitStack) -> list[str]:
     """Own the folder and put its files in order -> what to warn of."""
     folder, notes = cfg.train.output_dir, []
+    # First of all: only for the owner are temporary files what a dead process has left, and only
+    # while the folder is owned do the files stay as they are found here.
     if former := stack.enter_context(owned(folder)):
         notes.append(f"{former} has ended without freeing {folder}, which is taken over")
     _check_intention(cfg, resume)

@@ -27,6 +27,7 @@ def amp_dtype(choice: str, device: str | torch.device) -> torch.dtype:
     if choice != "auto":
         return AMP_DTYPES[choice]
     is_cuda = torch.device(device).type == "cuda"
+    # Without this argument torch says yes of older cards too, which can store bfloat16.
     lacks_it = is_cuda and not torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.float16 if lacks_it else torch.bfloat16
 

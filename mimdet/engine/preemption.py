@@ -69,6 +69,8 @@ class Preemption(HookBase):
             self._group = dist.new_group(backend="gloo")  # no other exchange gets in its way
         if self._owes_evaluation:
             self._owes_evaluation = False
+            # The trainer is at the next iteration already, and the hook looks at the one that is
+            # done.
             self._count(-1)
             self._eval_hook.after_step()
             self._count(+1)
@@ -107,6 +109,8 @@ class Preemption(HookBase):
         NOTICE.follows_rank_0 = not comm.is_main_process()
         with NOTICE.answered_by(None if NOTICE.follows_rank_0 else self._save_and_end):
             yield
+            # Not in a `finally`: what fails here may fail because rank 0 has ended, and
+            # `until_notice` asks for this when it sees that.
             NOTICE.follows_rank_0 = False
 
     def state_dict(self) -> dict[str, bool]:
@@ -137,6 +141,7 @@ class Preemption(HookBase):
 
     def _save_and_end(self) -> None:
         message = self._save()
+        # What came since the last log period: PeriodicWriter does not get there any more.
         for writer in self.writers:
             writer.write()
         logger.info(message)
@@ -149,10 +154,13 @@ class Preemption(HookBase):
         self._owes_evaluation = (
             self._eval_period > 0 and done % self._eval_period == 0 and not is_last
         )
+        # By the PeriodicCheckpointer, after the last iteration too; or this is the evaluation that
+        # is made up for at the start, of the checkpoint from which the run goes on.
         is_saved = is_last or done <= self.trainer.start_iter or done % self._period == 0
         name = NOTICE.signal.name if NOTICE.signal else "A notice to another process"
         text = f"{name} has ended the run after iteration {min(done, self.trainer.max_iter) - 1}"
         if done > self.trainer.start_iter and (self._owes_evaluation or not is_saved):
+            # --resume would take them, and never get rid of them.
             if not all(p.isfinite().all() for p in self._checkpointer.model.parameters()):
                 return f"{text}, whose weights are not finite: they are not saved; {HOW_TO_GO_ON}"
             self._checkpointer.save(_NAME, iteration=self.trainer.iter)

@@ -73,6 +73,7 @@ def _ratios(cfg: DictConfig) -> list[float | None]:
 
 def _most_images(one: StepMemory, two: StepMemory, memory: int) -> int:
     """How many images fit, when those with one and with two are known."""
+    # What an image adds is the same for each; one and two tell it apart from what is there once.
     return max(0, 1 + (memory - one.needed) // (two.needed - one.needed))
 
 

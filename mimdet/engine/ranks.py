@@ -86,7 +86,9 @@ def _pass_on(signs: Path) -> None:
     for child in multiprocessing.active_children():
         os.kill(child.pid, signal.SIGTERM if is_interrupt else NOTICE.signal)
     if is_interrupt:
+        # Lets them end by themselves, each with its workers, before the rest are killed.
         time.sleep(1.0)
+        # By hand, because os._exit skips the end of the block in `start_ranks`.
         shutil.rmtree(signs)
         print("Interrupted: all processes of this machine have ended", file=sys.stderr)
         end_at_once(128 + signal.SIGINT)  # and with it the processes that still import torch
@@ -101,6 +103,7 @@ def _rank(main: Callable[..., Any], args: tuple, signs: Path) -> None:
                 (signs / PREEMPTED_SIGN).touch()
         except SystemExit as e:
             code, sentence = (e.code, "") if isinstance(e.code, int) else (1, str(e.code))
+            # Of the first one alone: what the others say follows from its end.
             with contextlib.suppress(FileExistsError), open(signs / _ENDED_SIGN, "x") as sign:
                 sign.write(f"{code} {sentence}")
             (signs / _FAILED_SIGN).touch()

@@ -45,6 +45,7 @@ def settle_seed(cfg: DictConfig, resume: bool) -> None:
     path = Path(cfg.train.output_dir) / _SEED_FILE
     seed = OmegaConf.select(cfg, "train.seed")
     if seed is None or seed < 0:
+        # 31 bits: numpy takes seeds below 2^32, and the rank is added to this one.
         seed = _read_seed(path) if resume and path.is_file() else secrets.randbits(31)
     seed = comm.all_gather(seed)[0]
     OmegaConf.update(cfg, "train.seed", seed, force_add=True)

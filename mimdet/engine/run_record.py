@@ -45,6 +45,7 @@ def recorded(args: argparse.Namespace, cfg: DictConfig) -> Iterator[None]:
     folder = Path(cfg.train.output_dir)
     before, start = starts(folder), _describe(args, cfg)
     _write(folder, [*before, start])
+    # Written before the work too: of a process that is killed the record stays "running".
     outcome, error = "finished", None
     try:
         yield

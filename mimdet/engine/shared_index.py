@@ -37,6 +37,7 @@ def share_index(loader: DictConfig) -> DictConfig:
         for key in list(node):
             if not OmegaConf.is_missing(node, key) and _reads_index(node[key]):
                 node[key] = _records(node[key], known)
+    # Entered into the catalog by the process that has read, as a by-product of `_records` above.
     metadata = once_per_machine(lambda: {n: MetadataCatalog.get(n).as_dict() for n in names})
     for name, entries in metadata.items():
         MetadataCatalog.get(name).set(**entries)

@@ -124,6 +124,8 @@ class GradientAccumulation(nn.Module):
     def _backward(self, piece: list[Any]) -> dict[str, Tensor]:
         """Add the gradients of a piece; processes exchange them with those of the last one."""
         is_ddp = isinstance(self.model, DistributedDataParallel)
+        # Around the forward pass too: that is where DDP decides whether the backward pass
+        # exchanges.
         with self.model.no_sync() if is_ddp else contextlib.nullcontext():
             losses = self.model(piece)
             total = sum(losses.values()) / self.steps

@@ -69,6 +69,7 @@ def move_aside(cfg: DictConfig) -> str | None:
                 "name another folder (train.output_dir=...)"
             )
     aside = next(new for n in count(1) if not (new := folder / f"earlier_{n}").exists())
+    # Files are renamed within one file system: who is killed in between loses none.
     aside.mkdir()
     for name in names:
         os.replace(folder / name, aside / name)

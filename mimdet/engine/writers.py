@@ -121,6 +121,7 @@ def run_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
     writers: list[EventWriter] = []
     for writer in default_writers(output_dir, max_iter):
         if isinstance(writer, JSONWriter):
+            # It has opened metrics.json, which ours is to write alone.
             writer.close()
             writer = StrictJSONWriter(os.path.join(output_dir, "metrics.json"))
         else:
