@@ -34,6 +34,7 @@ def _mimdet(names: Names) -> tuple[str, str]:
     is_conv = "backbone.bottom_up.decoder.conv_feat_proj.weight" in names
     release = "v1.2 (convolution fill)" if is_conv else "v1.0 (mask-token fill)"
     # one slot is the class token's
+    # and the others are those of a square grid
     grid = round((names[f"{_ENCODER}pos_embed"].shape[1] - 1) ** 0.5)
     name = f"mimdet_vit_{size}_mask_rcnn_fpn_sr_0p5_800_1333_4xdec_coco_3x" + "_convfill" * is_conv
     what = (
@@ -115,6 +116,8 @@ def _segmentor(names: Names) -> tuple[str, str]:
     return f"a segmentor UPerNet with a plain ViT of width {width}", config
 
 
+# kind, pattern, what tells the rest; the first that matches. ViTAE and the unofficial ViTDet have
+# ViTDet's pyramid too, so they stand before it.
 _RULES: tuple[tuple[str, str, Callable[[Names], tuple[str, str]]], ...] = (
     ("mimdet", r"backbone\.bottom_up\.encoder\.blocks\.0\.", _mimdet),
     ("vitae", r"backbone\.net\.(blocks\.0\.PCM|layers\.0\.RC)\.", _vitae),
@@ -140,6 +143,7 @@ def _detector(names: Names) -> str:
 
 
 def _classes(names: Names) -> str:
+    # name, rows of each class (RetinaNet has 3 sizes x 3 shapes of anchors), rows of the background
     for name, anchors, background in (
         ("roi_heads.box_predictor.cls_score.weight", 1, 1),
         ("roi_heads.box_predictor.0.cls_score.weight", 1, 1),

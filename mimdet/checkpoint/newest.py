@@ -53,6 +53,7 @@ def tagged_checkpoint(folder: str | Path) -> str | None:
             f"{Path(folder, TAG)} must be a file that names a checkpoint beside it, but it is a "
             "folder: move it away; --resume then goes on from the newest whole checkpoint"
         ) from None
+    # A path would lead out of the folder that this run owns.
     return name if name == Path(name).name else ""
 
 

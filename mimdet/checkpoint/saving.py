@@ -43,6 +43,8 @@ class WholeCheckpointer(DetectionCheckpointer):
         with ends_in_one_sentence(self.save_dir, str(path)):
             with written_whole(path, "wb") as file:
                 torch.save({"model": self.model.state_dict(), **states, **kwargs}, file)
+            # Last, when the file is whole and in its place: killed before, a run goes on from the
+            # one that was named before.
             self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:

@@ -105,6 +105,7 @@ def load_starting_weights(
                 f"{entry.path} does not fit {name} ({path_key}): {e} ({key}); the file is "
                 f"{identify(files[entry.path]).what}"
             ) from e
+        # Not strict, because `match` has looked at every name already.
         part.load_state_dict(matched, strict=False)
         logger.info(f"{name} from {entry.path}: {report}")
 

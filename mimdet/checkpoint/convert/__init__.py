@@ -34,6 +34,7 @@ class Source:
     wrapper: str = "state_dict"
 
 
+# Asked in this order; a released classifier of MPViT has the aliases of "mpvit" as well.
 SOURCES = (
     Source("fastmim", fastmim.is_fastmim, fastmim.to_native, fastmim.from_native, wrapper="model"),
     Source(

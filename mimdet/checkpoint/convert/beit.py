@@ -62,6 +62,8 @@ def fit_beit(
     for block in sorted(name.removesuffix("attn.q_bias") for name in beit if "q_bias" in name):
         if f"{block}attn.q_bias" not in module:
             q_bias, v_bias = (fitted.pop(f"{block}attn.{x}_bias") for x in "qv")
+            # A bias of the keys adds the same number to all scores of a query, which softmax takes
+            # out.
             joint = torch.cat([q_bias, torch.zeros_like(q_bias), v_bias])
             fitted[f"{block}attn.qkv.bias"] = joint
         if f"{block}gamma_1" not in module and f"{block}gamma_1" in fitted:

@@ -58,6 +58,7 @@ def interpolate_rel_pos_table(
 def _geometric_offsets(size: int, new_size: int, ratios: tuple[float, float]) -> np.ndarray:
     """Where `size` offsets lie so that they cover the `new_size` integers around 0."""
     (low, high), half = ratios, size // 2  # they also bound the reach of very small tables
+    # The sum of the powers grows with q, so halving finds it.
     while high - low > 1e-6:
         q = (low + high) / 2
         if sum(q**k for k in range(half)) > new_size // 2:
@@ -83,11 +84,13 @@ def _spline_weights(x: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 def _b_splines(knots: np.ndarray, degree: int, at: np.ndarray) -> np.ndarray:
     """All B-splines of `degree` on `knots` at the points `at`: (len(at), number of splines)."""
+    # The right end belongs to the last interval; without the clip it would lie behind all of them.
     interval = np.searchsorted(knots, at, side="right").clip(None, len(knots) - degree - 1) - 1
     basis = np.eye(len(knots) - 1)[interval]
     for d in range(1, degree + 1):  # de Boor's recursion; 0 / 0 counts as 0
         span = knots[d:] - knots[:-d]
         rise = (at[:, None] - knots[:-d]) / np.where(span > 0, span, np.inf)
+        # Of an empty span it is 1 instead of 0, and meets a basis function that is 0 there.
         fall = 1 - rise
         basis = rise[:, :-1] * basis[:, :-1] + fall[:, 1:] * basis[:, 1:]
     return basis

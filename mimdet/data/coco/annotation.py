@@ -19,6 +19,7 @@ _SAME_EDGE = 2.0  # pixels
 _SAME_BOX = 0.7  # intersection over union
 
 _NUMBERS = {int, float}
+# By words, because any text but "" is true to Python, "0" and "false" too.
 _CROWD = {0: 0, None: 0, "0": 0, "false": 0, "1": 1, "true": 1}  # True == 1 and False == 0
 
 
@@ -64,6 +65,7 @@ class AnnotationReader:
         return annotation
 
     def _found(self, kind: p.Kind, value: Any = "") -> None:
+        # A file with one systematic mistake has it for each of a million annotations.
         if self.problems.is_full(kind):
             value = ""  # only counted: no text is made of a polygon that nobody will read
         file = os.path.basename(self.image["file_name"])
@@ -72,6 +74,7 @@ class AnnotationReader:
 
     def _box(self, bounds: tuple | None, far: float) -> list[float] | None:
         box = self.entry.get("bbox")
+        # Types and not `isinstance`: a bool is an int to Python, and no coordinate.
         if not (type(box) is list and len(box) == 4 and {*map(type, box)} <= _NUMBERS):
             box = self._repaired_box(box, bounds)
             if box is None:

@@ -14,6 +14,7 @@ _SECTIONS = ("images", "annotations", "categories")
 _BOM = b"\xef\xbb\xbf"
 
 # How files begin that are given in place of JSON, and what is said of them.
+# In this order: UTF-32 begins as UTF-16 does, and a web page as XML.
 _OTHER_FILES = {
     rb"\xff\xfe\0\0|\0\0\xfe\xff": "it is UTF-32; save it as UTF-8",
     rb"\xff\xfe|\xfe\xff|\s*[{\[]\0|\0[{\[]": "it is UTF-16; save it as UTF-8",

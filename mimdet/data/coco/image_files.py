@@ -11,6 +11,7 @@ from mimdet.data.coco import problems as p
 from mimdet.data.coco.problems import Problems
 from mimdet.data.coco.read import CocoData
 
+# The orientations that swap width and height.
 _EXIF_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 
 
@@ -18,6 +19,7 @@ def upright_size(path: str) -> tuple[int, int]:
     """(height, width) of an image as it is read: turned as its EXIF entry says."""
     with Image.open(path) as image:
         is_turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
+        # PIL's size is (width, height): of a turned image that is the upright (height, width).
         return image.size if is_turned else image.size[::-1]
 
 

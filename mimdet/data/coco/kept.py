@@ -24,6 +24,7 @@ def keep_file(content: dict[str, list[dict[str, Any]]], kind: str) -> str:
     text = msgspec.json.encode(content)
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mimdet"
     folder.mkdir(parents=True, exist_ok=True)
+    # 24 digits are 96 bits: no two contents of one user meet in a name.
     path = folder / f"{kind}_{hashlib.sha256(text).hexdigest()[:24]}.json"
     if not path.exists():
         # Several processes may write it at once: each its own file, the last one stays.

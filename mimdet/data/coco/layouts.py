@@ -70,6 +70,8 @@ class _Image(msgspec.Struct):
     file_name: Any = None
 
 
+# Raw parts are scanned and not built: of gigabytes of annotations the names of the images are
+# enough to find them.
 class _Sections(msgspec.Struct):
     images: list[_Image]
     annotations: msgspec.Raw
@@ -185,6 +187,7 @@ def _annotation_files(folders: list[Path]) -> tuple[dict[Path, list[str]], dict[
                     f"as JSON ({refused[path]}); replace it, or move it away"
                 ) from e
         else:
+            # A view, because `bytes` would copy all of it for its beginning.
             if b'"segments_info"' in memoryview(sections.annotations)[:_BEGINNING].tobytes():
                 refused[path] = "it holds panoptic segments, and no objects with boxes"
                 continue
@@ -256,6 +259,7 @@ def _image_root(json_file: Path, names: list[str], folders: list[Path]) -> Path:
             f"{_name(json_file, folders[0])} must list images, and lists none; move it away if it "
             "is no part of the dataset"
         )
+    # From all over the file: its first images may lie in one of several folders.
     sample = names[:: max(1, len(names) // _MAX_NAMES)]
     sample = [name.replace("\\", "/") for name in sample if "\0" not in name]
 

@@ -93,6 +93,8 @@ def read_coco(
         ValueError: if it is no COCO file.
     """
     path = os.path.abspath(json_file)
+    # Without a file there is no version, and nothing is kept: an error leaves no entry in the
+    # cache.
     status = os.stat(path) if os.path.exists(path) else None
     version = status and (status.st_mtime_ns, status.st_size, status.st_ino)
     return _read(os.fspath(json_file), path, version, os.fspath(image_root), allow_outside_root)
@@ -297,6 +299,7 @@ def _file_name(value: Any, name: str, data: CocoData, allow_outside_root: bool) 
 
 def _is_below(file_name: str, image_root: str) -> bool:
     """Whether an absolute name, or one with .., is in the folder all the same."""
+    # Not `resolve`: see `_file_name` on links.
     root = os.path.abspath(image_root)
     return os.path.commonpath([root, os.path.abspath(os.path.join(root, file_name))]) == root
 

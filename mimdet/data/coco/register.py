@@ -53,10 +53,12 @@ def load_coco_folder(
     source = dict(json_file=json_file, image_root=image_root, allow_outside_root=allow_outside_root)
     source["classes"] = None if classes is None else tuple(classes)
     source["share"] = None if share is None else tuple(share)
+    # It is registered already where preflight has loaded it, or another loader of the config.
     if name not in DatasetCatalog.list():
         data = read_part(**source)
         data.problems.report()
         truth = json_file
+        # Scored against the file itself wherever that is the same: no gigabytes are written then.
         if not data.is_own_truth or classes or share or missing_masks == "rectangle":
             truth = write_truth(data, _load_records(source, missing_masks))
         DatasetCatalog.register(name, partial(_load_records, source, missing_masks))

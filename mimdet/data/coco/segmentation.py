@@ -194,6 +194,8 @@ def _run_lengths(counts: Any) -> np.ndarray | None:
     shift = 5 * (np.arange(len(bits)) - np.repeat(starts, length))
     numbers = np.add.reduceat((bits & 31) << shift, starts)
     numbers -= np.where(bits[ends - 1] & 16, np.int64(1) << (5 * length), 0)
+    # Differences are to the number two places before, so odd and even places are two chains. The
+    # chain of the even ones begins at place 2: place 0 stands for itself.
     numbers[1::2] = numbers[1::2].cumsum()
     numbers[2::2] = numbers[2::2].cumsum()
     return numbers

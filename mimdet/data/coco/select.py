@@ -73,6 +73,7 @@ def part_of(
     # Rounding must leave neither side of an edge without images.
     bounds = [min(max(round(e * count), e > 0), count - (e < 1)) for e in (start, stop)]
     ordered = sorted(records, key=place)
+    # By identity, which needs no comparison of dicts and leaves the records in their order.
     chosen = {id(record) for record in ordered[slice(*bounds)]}
     return [record for record in records if id(record) in chosen]
 

@@ -35,6 +35,8 @@ def _label_file(image: Path) -> Path:
     beside = image.with_suffix(".txt")
     parts = list(beside.parts)
     if "images" in parts[:-1] and not beside.is_file():
+        # The last "images" of the path, as Ultralytics does: an outer folder may have that name by
+        # chance.
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     return Path(*parts)
 
@@ -125,6 +127,7 @@ def _objects(path: Path, names: dict[int, str]) -> Iterator[tuple[int, np.ndarra
         if not words:
             continue
         try:
+            # The class as a float too, as some tools write 0.0; in a dict 0.0 and 0 are one key.
             category, *shares = map(float, words)
         except ValueError:
             category, shares = -1.0, []
