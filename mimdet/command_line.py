@@ -83,4 +83,5 @@ def overrides_last(arguments: Sequence[str]) -> list[str]:
 
     Detectron2's parser takes everything from the first override on for overrides, flags included.
     """
+    # A stable sort by a bool: False, the other words, before True.
     return sorted(arguments, key=lambda word: _OVERRIDE.match(word) is not None)

@@ -199,6 +199,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
             for changed in _keys(key, value):
                 _require_key(cfg, changed, text)
             value = _of_same_type(cfg, key, value, override.input_line.partition("=")[2])
+        # Merged: a dict changes the entries that it names, and keeps the others.
         OmegaConf.update(cfg, key, value, merge=True)
     return cfg
 
@@ -291,6 +292,7 @@ def _in_grammar(text: str) -> str:
     """An override with what hydra's grammar lacks: letters beyond ASCII, and places as ``[0]``."""
     key, equals, value = text.partition("=")
     key = re.sub(r"\[(\d+)\]", r".\1", key)
+    # Quoted values, lists, dicts and sweeps are left to the grammar.
     if not value.isascii() and not re.search(r"""['"\[{(,\\]""", value):
         value = f"'{value}'"
     return f"{key}{equals}{value}"

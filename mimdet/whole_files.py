@@ -47,6 +47,7 @@ def written_whole(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
             # Some file systems say only now that the disk is full, and without it a machine that
             # loses power may keep the new name and lose the content.
             os.fsync(file.fileno())
+        # Atomic, because both are in one folder and so in one file system.
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

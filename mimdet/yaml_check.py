@@ -79,6 +79,7 @@ class _Count:
         if len(self._open) + depth > _MAX_DEPTH:
             self._refuse(event, f"its values are nested more than {_MAX_DEPTH} levels deep")
         if isinstance(event, yaml.CollectionStartEvent):
+            # Less the collection itself, which is part of what its alias stands for.
             self._open.append((event.anchor, self._total - 1, 0))
         else:
             anchor = None if isinstance(event, yaml.AliasEvent) else event.anchor

@@ -151,6 +151,7 @@ def compare(detector: FixedSizeDetector, run: Any, inputs: Sequence[Tensor]) -> 
         if not (count and (found[1] > 0).any()):
             continue
         overlap = box_iou(wanted[0][:count], found[0])
+        # -1, below any IoU: these can be no partners.
         overlap[wanted[2][:count, None] != found[2]] = -1
         overlap[:, found[1] <= 0] = -1
         best, partner = overlap.max(dim=1)
@@ -195,6 +196,8 @@ def export_safetensors(path: str, output: str) -> int:
 
 
 def _pixels(image: str, image_format: str, size: tuple[int, int]) -> Tensor:
+    # Resized in RGB, which is what PIL takes an array for; the model's order of colours comes
+    # after.
     resized = Image.fromarray(read_pixels(image, "RGB")).resize(size[::-1], Image.BILINEAR)
     pixels = read_pixels(resized, image_format)
     return torch.from_numpy(np.array(pixels).transpose(2, 0, 1).astype(np.float32))
@@ -234,6 +237,7 @@ def _complete_or_not_there(output: str) -> Iterator[str]:
         mode = path.stat().st_mode  # the user's own; safetensors writes files for nobody else
         yield str(path)
         # Large models have their weights in a second file.
+        # The model itself last: whoever finds it finds its weights beside it.
         for written in sorted(Path(temporary).iterdir(), key=lambda p: p == path):
             written.chmod(mode)
             os.replace(written, Path(folder, written.name))

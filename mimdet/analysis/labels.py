@@ -55,6 +55,7 @@ def _places(
     box: Rectangle, width: float, height: float, picture_width: int, picture_height: int
 ) -> Iterator[Rectangle]:
     """Where a label may stand: at the corners of its box, outside before inside."""
+    # Above, below, then inside at the upper and the lower edge.
     rows = (box.y0 - height, box.y1, box.y0, box.y1 - height)
     for y in rows:
         for x in (box.x0, box.x1 - width):

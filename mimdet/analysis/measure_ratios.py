@@ -110,6 +110,7 @@ def measure_ratios(
         # The predictions of each of the evaluations are wanted by nobody.
         OmegaConf.update(cfg.dataloader.evaluator, "output_dir", None, force_add=True)
         dial.measure_ap(points, what.seeds, loader, build_evaluator(cfg, output / DATA))
+    # One at a time, whatever the batch of the evaluation: seconds are those of an image.
     images = [[image] for image in itertools.islice(itertools.chain(*loader), _IMAGES)]
     if what.size is not None:
         images = [resized(image, what.size) for image in images] or [noise(what.size)]

@@ -162,6 +162,8 @@ class _OperationCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         result = operator(*args, **(kwargs or {}))
+        # Only what runs at last: below torch's dispatch a linear layer is an addmm or mm, however
+        # it was called.
         if operator.overloadpacket in _FORMULAS:
             kind, formula = _FORMULAS[operator.overloadpacket]
             count = formula(result, *args)
@@ -204,6 +206,7 @@ _FORMULAS = {
     _aten.convolution: ("conv", _convolution),
     _aten.addmm: ("linear", _product_with_bias),
     _aten.mm: ("linear", _product),
+    # Of two activations: a layer's weights are multiplied by mm or addmm.
     _aten.bmm: ("attention", _product),
     _aten.native_batch_norm: ("batch_norm", partial(_each_input, 2)),
     _aten.native_layer_norm: ("layer_norm", partial(_each_input, 5)),

@@ -76,6 +76,7 @@ class FixedSizeDetector(nn.Module):
             probs = _probabilities(last, logits)
         probs = probs[:, :-1] * are_real[:, None]  # without the background
         boxes = self._clip(boxes.reshape(len(boxes), -1, 4)).expand(-1, probs.shape[1], 4)
+        # How many pass follows from the values; `_best` pads them to a fixed number.
         rows, classes = torch.where(probs > last.test_score_thresh)
         return _best(
             boxes[rows, classes],
@@ -175,6 +176,7 @@ def _pool(pooler: ROIPooler, maps: list[Tensor], boxes: Tensor) -> Tensor:
     pooled: Tensor | None = None
     for number, (feature, pool) in enumerate(zip(maps, pooler.level_poolers, strict=True)):
         is_here = (levels == number)[:, None]
+        # The first column is the image, of which there is one.
         rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes * is_here], dim=1)
         here = pool(feature, rois) * is_here[:, :, None, None]
         pooled = here if pooled is None else pooled + here
@@ -187,6 +189,7 @@ def _probabilities(predictor: nn.Module, logits: Tensor) -> Tensor:
 
 def _nms_by_group(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
     """Indices of the boxes that stay: those of different groups are moved apart."""
+    # By more than the largest coordinate, so that boxes of two groups cannot overlap.
     offsets = groups.to(boxes) * (boxes.max() + 1)
     return nms(boxes + offsets[:, None], scores, threshold)
 

@@ -57,6 +57,7 @@ def describe_param_groups(
             group["lr"],
             group["lr"] / base_lr,
             group["weight_decay"],
+            # Popped, so that what is left is what no group trains.
             {names.pop(parameter): parameter.numel() for parameter in group["params"]},
         )
         for group in optimizer.param_groups

@@ -29,6 +29,7 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
         work()
         return None
     give_back_memory()  # pages that earlier work has freed would hide what this one takes
+    # proc(5): 5 sets the peak, VmHWM below, to what the process has now.
     (_PROCESS / "clear_refs").write_text("5")  # the peak starts here
     work()
     lines = (_PROCESS / "status").read_text().splitlines()

@@ -64,6 +64,7 @@ def title_height(picture: Image.Image) -> int:
 
 def class_color(number: int) -> str:
     """The colour of a class, "#rrggbb": neighbours differ in hue, others in brightness as well."""
+    # Steps of the golden ratio stay spread over the circle, whatever the number of classes.
     hue, value = number * _GOLDEN_RATIO % 1, (1.0, 0.7, 0.85)[number % 3]
     channels = colorsys.hsv_to_rgb(hue, 0.85, value)
     return "#" + "".join(f"{round(255 * share):02x}" for share in channels)
@@ -100,6 +101,7 @@ def picture_paths(
     common = os.path.commonpath([os.path.dirname(image) for image in images]) if images else ""
     inside = [os.path.relpath(image, common) for image in images]
     names = [os.path.splitext(name)[0] for name in inside]
+    # Without regard to case, as some file systems do not tell names apart by it.
     if len({name.casefold() for name in names}) < len(names):
         names = inside
     times: Counter[str] = Counter()

@@ -67,6 +67,7 @@ def predict_files(
         FileNotFoundError: if a source is not there, or brings no image.
         ValueError: if what is drawn would take the place of an image or a video.
     """
+    # A file that two sources stand for is read once.
     files = list(dict.fromkeys(itertools.chain(*map(files_of, sources))))
     videos = [file for file in files if file.lower().endswith(VIDEOS)]
     images = [file for file in files if file not in set(videos)]

@@ -135,6 +135,7 @@ class RatioDial:
         device = next(self.model.parameters()).device
         with self._precision():
             for k, i in progress(turns, len(turns), "time", "image"):
+                # Another draw in each round, the same for all ratios of it.
                 self.turn(points[i].ratio, seed=k)
                 timers[i].callbacks["before_inference"]()
                 self.model(images[k % len(images)])

@@ -140,6 +140,8 @@ def _values(override: str) -> list[str]:
     key, _, text = override.partition("=")
     values, open_until, start = [], [], 0
     for k, character in enumerate(text):
+        # The quote that closes is asked for before anything else: inside of quotes brackets mean
+        # nothing.
         if open_until and character == open_until[-1]:
             open_until.pop()
         elif open_until and open_until[-1] in "'\"":

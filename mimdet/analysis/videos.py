@@ -62,12 +62,14 @@ def _writer(av: ModuleType, target: Path | None, rate: object) -> Iterator:
         def write(frame: np.ndarray, found: Prediction | ClassMap) -> None:
             picture = np.asarray(draw_prediction(frame, found))
             height, width = (side // 2 * 2 for side in picture.shape[:2])
+            # Known with the first picture only, which may be enlarged; the encoder opens with it.
             if not stream.codec_context.is_open:
                 stream.height, stream.width = height, width
             picture = np.ascontiguousarray(picture[:height, :width])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
 
         yield write
+        # Called without a frame it gives out the pictures that it still holds back.
         container.mux(stream.encode())
     unfinished.replace(target)
 

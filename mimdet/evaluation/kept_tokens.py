@@ -38,6 +38,7 @@ def watch_tokens(model: nn.Module, count: int = IMAGES) -> Iterator[list[dict[st
     def remember_batch(module: nn.Module, args: tuple) -> None:
         batch[:] = args[0] if len(seen) < count and isinstance(args[0], list) else []
 
+    # The padded batch, because the grid of tokens is that of it.
     def remember_images(module: nn.Module, args: tuple) -> None:
         padded[:] = args[:1]
 
@@ -66,6 +67,7 @@ def _describe(
     image: Tensor, is_bgr: bool, padded: Tensor, encoded: Any, k: int
 ) -> dict[str, np.ndarray]:
     kept = encoded.ids_keep[k]
+    # Where an image has fewer tokens to draw than another, its last slots hold none that counts.
     if encoded.counts is not None:
         kept = kept[encoded.counts[k]]
     grid = np.zeros(tuple(encoded.stem[-1].shape[-2:]), bool)

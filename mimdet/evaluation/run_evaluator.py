@@ -86,6 +86,7 @@ class RunEvaluator(DatasetEvaluator):
         """The metrics; files are written by the main process."""
         predictions = [self._folder / name for name in _WRITTEN] if self._folder else []
         if comm.is_main_process():
+            # Before the evaluator writes its own under the same names.
             keep_earlier([self._results_file, *predictions])
         results = self.evaluator.evaluate()
         if not (comm.is_main_process() and results):

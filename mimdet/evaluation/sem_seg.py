@@ -28,6 +28,7 @@ class SemSegEvaluator(evaluation.SemSegEvaluator):
 class _Decided:
     """A prediction with the one method by which Detectron2's evaluator gets classes from scores."""
 
+    # As scores have: detectron2-lite's evaluator takes two dimensions for a class map of its own.
     ndim = 3
 
     def __init__(self, prediction: Tensor):

@@ -111,6 +111,7 @@ def calibration(evaluated: Evaluated, matches: Matches, bins: int = 10) -> dict[
     """
     is_judged = ~matches.is_ignored[0]
     score, is_true = evaluated.found.score[is_judged], matches.is_true[0][is_judged]
+    # A score of 1 belongs to the last bin.
     place = np.clip((score * bins).astype(int), 0, bins - 1)
     rows = []
     for b in np.unique(place):
@@ -132,6 +133,7 @@ def calibration(evaluated: Evaluated, matches: Matches, bins: int = 10) -> dict[
 
 
 def _summary(ap: np.ndarray) -> dict[str, float | None]:
+    # 0 and 5 are the places of 0.50 and 0.75 in `THRESHOLDS`.
     return {"AP": mean_percent(ap), "AP50": mean_percent(ap[0]), "AP75": mean_percent(ap[5])}
 
 

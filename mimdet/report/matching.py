@@ -77,6 +77,7 @@ def match(
             # COCO's bound keeps an IoU of 1 a match at a threshold of 1.
             found_by = _take(options, min(threshold, 1 - 1e-10), truth.is_crowd)
             matched[t, list(found_by)] = list(found_by.values())
+    # The -1 of a detection that matches nothing picks the True at the end.
     finds_uncounted = (matched >= 0) & ~np.append(counts, True)[matched]
     is_ignored = is_extra | finds_uncounted | ((matched < 0) & _is_outside(found.area, area))
     return Matches(matched, is_ignored, counts)
@@ -86,6 +87,7 @@ def _take(
     options: dict[int, list[tuple[bool, float, int]]], threshold: float, is_crowd: np.ndarray
 ) -> dict[int, int]:
     """What each detection takes, in their order; options are (does it count, IoU, which)."""
+    # `options` has the order of the detections, in which scores fall: dicts keep it.
     taken: dict[int, int] = {}
     gone = set()
     for detection, of_it in options.items():

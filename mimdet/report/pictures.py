@@ -58,6 +58,7 @@ def thumbnail(root: str | None, file_name: str) -> str | None:
         return None
     try:
         with Image.open(path, formats=_FORMATS) as image:
+            # JPEG can be decoded at 1/2, 1/4 or 1/8 of its size: what is larger than is shown here.
             image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
             upright = ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
@@ -181,6 +182,7 @@ def _drawing(size: tuple[int, int], boxes: list[_Box], image: str) -> str:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an ``.npz`` file; none if it is damaged: that costs pictures, not the page."""
     try:
+        # Pickles, which would run code of whoever wrote the file, are refused by default.
         with np.load(path) as arrays:
             return dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
