@@ -406,9 +406,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         check_processes(args, default_url=parser.get_default("dist_url"))
         args.memory = parse_memory(args.memory) if args.memory is not None else None
         default = DEFAULT_CONFIG if args.data is not None else ""
-        args.config_file = find_config(
-            args.config_file or default
-        )  # default_setup logs what it holds
+        # Into `args`, because default_setup logs what the file holds.
+        args.config_file = find_config(args.config_file or default)
         if args.data is not None:
             cfg, args.own = load_own_data(args, number_of_processes(args))
         else:

@@ -201,6 +201,8 @@ class Predictor:
         channels_first = np.atleast_3d(augmented.image).transpose(2, 0, 1)
         height, width = pixels.shape[:2]
         return {
+            # Copied: BGR comes as a view of negative strides, which torch does not take, and PIL's
+            # own pixels cannot be written to.
             "image": torch.from_numpy(channels_first.copy()),
             "height": height,
             "width": width,
@@ -222,6 +224,7 @@ class Predictor:
         found = found[found.scores >= self.score_threshold]
         classes = found.pred_classes.numpy()
         return Prediction(
+            # In half precision they may be bfloat16, a type that numpy does not have.
             boxes=found.pred_boxes.tensor.float().numpy(),
             scores=found.scores.float().numpy(),
             classes=classes,
@@ -259,6 +262,8 @@ def card_and_config(
     Raises:
         FileNotFoundError, ValueError: see `Predictor`.
     """
+    # Mapped, because the weights are read when the model is loaded, and here only the card or
+    # names.
     content = read_checkpoint(path, "the checkpoint", mapped=True)
     card = card_of(content, path)
     if config_file:

@@ -245,6 +245,7 @@ def _net(bare: Names) -> str:
             if _has(_SWIN)(bare):
                 return f"Swin-{width.get(tensor.shape[0], f'of width {tensor.shape[0]}')}"
             return f"{_size(tensor.shape[0])}/{tensor.shape[2]}"
+    # More than one 0 where blocks lie in chunks (blocks.0.0.), as DINOv2's may.
     norm = next((t for n, t in bare.items() if re.search(r"blocks\.(0\.)+norm1\.weight", n)), None)
     return "ViT" if norm is None else _size(norm.shape[0])
 

@@ -41,8 +41,7 @@ class StrictCheckpointer(WholeCheckpointer):
     name matches a pattern of the allow-lists. Position tables that their module resizes in each
     forward pass (`TablesOfAnyGrid`) take over the grid of the checkpoint: a table resized twice is
     another table. Those of one grid (`TablesOfOneGrid`) keep it, and the checkpoint's are resized.
-    Other people's names are converted to ours
-    where `mimdet.checkpoint.convert.SOURCES` knows them.
+    Other people's names are converted to ours where `mimdet.checkpoint.convert.SOURCES` knows them.
 
     Args:
         model: the model to save and load.
@@ -110,6 +109,7 @@ class StrictCheckpointer(WholeCheckpointer):
         by_heuristics = bool(checkpoint.get("matching_heuristics", False))
         if not by_heuristics:
             state_dict = _without_module(checkpoint["model"])
+            # Names first: tables below are found by ours.
             if source := detect_source(state_dict):
                 logger.info(f"the checkpoint has names of {source.name}, which are converted")
                 state_dict = source.to_native(state_dict)
@@ -139,6 +139,7 @@ class StrictCheckpointer(WholeCheckpointer):
 
     def _check(self, state_dict: Mapping[str, Any], fitting: Mapping[str, Tensor]) -> None:
         own = {**self.model.state_dict(), **fitting}
+        # First, because it tells more than the lists of names that would follow from it.
         _check_fill(own, state_dict)
         missing = _unmatched(own.keys() - state_dict.keys(), self.allow_missing)
         unexpected = _unmatched(state_dict.keys() - own.keys(), self.allow_unexpected)

@@ -124,6 +124,7 @@ def with_line(
         callbacks: those that there are already.
         batches: of the evaluation.
     """
+    # None disables it where stderr is no terminal.
     line = tqdm(total=batches, desc="evaluation", unit="batch", disable=None, leave=False)
 
     def after_inference() -> None:

@@ -30,6 +30,7 @@ def follow_data(cfg: DictConfig) -> None:
         ValueError: if the classes are to follow from the data, and the data do not tell them.
     """
     if has_mask_head(cfg) and not uses_masks(cfg):
+        # ROI heads of boxes alone have none of the three.
         for part in ("mask_in_features", "mask_pooler", "mask_head"):
             cfg.model.roi_heads[part] = None
         for node in nodes(cfg.dataloader.train):

@@ -83,6 +83,7 @@ class FiniteLosses(nn.Module):
             total = sum(losses.values()) if isinstance(losses, Mapping) else losses
             is_bad = ~total.detach().isfinite().reshape(())
         except FloatingPointError as e:  # Detectron2's proposals raise it
+            # On the device of the model, as the flags of the other ranks are: NCCL takes no others.
             problem, is_bad = str(e), next(self.parameters()).new_ones((), dtype=torch.bool)
         if _on_any_rank(is_bad):
             raise NonFiniteError(_describe(bool(is_bad), problem or _values(losses), batch))

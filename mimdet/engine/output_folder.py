@@ -31,6 +31,7 @@ def make_output_folder(path: str) -> None:
         )
     try:
         os.makedirs(path, exist_ok=True)
+        # Tried out: what os.access says need not hold, on network disks above all.
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as e:

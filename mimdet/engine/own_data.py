@@ -248,4 +248,5 @@ def _fit_warmup(multiplier: DictConfig, before: int, after: int) -> None:
     # Milestones need no change: they count updates of the recipe, as shares of the whole run.
     for node in nodes(multiplier):
         if "warmup_length" in node:
+            # A share of the run, of which the same iterations are another one now.
             node.warmup_length = min(node.warmup_length * before / after, _LONGEST_WARMUP)

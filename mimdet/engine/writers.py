@@ -142,6 +142,7 @@ def forgive_full_disk(*names: str) -> None:
     said: set[str] = set()
     for handler in {h for name in names for h in logging.getLogger(name).handlers}:
         handler.handleError = partial(_say_once, handler, handler.handleError, said)
+    # Once: another run in this process would wrap the wrapper.
     if not isinstance(threading.excepthook, partial):
         threading.excepthook = partial(_leave_to_writer, threading.excepthook)
 

@@ -40,6 +40,7 @@ class InferenceTimer:
     @property
     def seconds_per_batch(self) -> float:
         """Mean seconds of a batch after warming up; NaN when no batch was seen."""
+        # Of fewer batches than that all count: a number that is a bit high, and not none.
         counted = self.seconds[self.num_warmup :] or self.seconds
         return sum(counted) / len(counted) if counted else float("nan")
 

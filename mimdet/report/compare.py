@@ -218,6 +218,7 @@ def _deviation_over_seeds(*models: Sequence[Ranking]) -> float | None:
     """Of the AP of one run less that of another, one of each model; None without several seeds."""
     aps = [[mean_percent(run.average_precision()) for run in runs] for runs in models]
     deviations = [_spread(of_model)["deviation"] for of_model in aps]
+    # The seeds of the two are drawn apart, so that their variances add up.
     return None if None in deviations else hypot(*deviations)
 
 

@@ -32,6 +32,7 @@ def _thinned(points: list[tuple[int, float | None]]) -> list[tuple[int, float | 
     if size == 1:
         return points
     groups = (points[k : k + size] for k in range(0, len(points), size))
+    # At the last iteration of each group, so that a curve ends where the training does.
     return [(group[-1][0], _mean([y for _, y in group])) for group in groups]
 
 

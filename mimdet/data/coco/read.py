@@ -115,6 +115,7 @@ def _read(
         images = _read_images(sections["images"], data, allow_outside_root)
         _read_annotations(sections["annotations"], images, categories, data)
         _look_at_crowds(data)
+    # As Detectron2's own reader orders them.
     data.records.sort(key=lambda record: record["image_id"])
     return data
 
@@ -143,6 +144,7 @@ def garbage_collection_paused() -> Iterator[None]:
 
 def id_key(value: Any) -> int | str | None:
     """What an id stands for: 7, 7.0 and "7" are one; None if it is no id."""
+    # Not `isinstance`: a bool is an int to Python, and no id.
     if type(value) is int:
         return value
     if type(value) is float and value.is_integer():
