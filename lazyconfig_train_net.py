@@ -188,6 +188,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig, rewound: Rewind | None =
 
     resume = args.resume or rewound is not None
     resuming = is_resuming(cfg, resume)
+    # A checkpoint of the whole model would replace all that these files give.
     if not (resuming or cfg.train.init_checkpoint):
         start_from_files(cfg, model)
 

@@ -92,6 +92,8 @@ class Preemption(HookBase):
             logger.info(message)
             comm.synchronize()  # nobody ends while rank 0 still writes
             raise SystemExit(PREEMPTED)
+        # The periodic checkpoint of this iteration is whole and named by now: hence the order of
+        # hooks.
         if (self.trainer.iter + 1) % self._period == 0 and comm.is_main_process():
             self._file.unlink(missing_ok=True)
 

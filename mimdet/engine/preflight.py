@@ -157,6 +157,7 @@ def _look_at_data(cfg: DictConfig, split: str, found: Findings) -> _Dataset | No
             found.problems += [*data.problems.lines(), *files.lines()]
     if len(found.errors) > before:
         return None
+    # COCO files have just been read, and are not read again by this.
     dataset = found.attempt(lambda: instantiate(loader.dataset))
     if dataset is None:
         return None

@@ -55,6 +55,7 @@ def find_mistakes(evaluated: Evaluated, matches: Matches | None = None) -> Mista
     kind, target = np.full(len(found.score), RIGHT), np.full(len(found.score), -1)
     slices = image_slices(len(evaluated.images), found, truth)
     for overlaps, (d, g) in zip(evaluated.overlaps, slices, strict=True):
+        # What does not count, such as a crowd, is no target: its overlaps become 0.
         # An empty column in front, so that there is a maximum where there are no objects.
         overlaps = np.pad(overlaps * matches.counts[g], [(0, 0), (1, 0)])
         is_same = np.pad(found.category[d, None] == truth.category[g], [(0, 0), (1, 0)])
