@@ -6,6 +6,8 @@ from golden_data import assert_array, load
 
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.sampling import subsample_labels
+from detectron2.structures import Boxes
+from detectron2.utils.events import EventStorage
 
 ARRAYS, META = load("boxes")
 SAMPLE_ARRAYS, SAMPLE_META = load("misc")
@@ -123,6 +125,39 @@ def test_nothing_is_reported_where_every_ground_truth_overlaps_or_low_quality_is
     rpn_matcher()(torch.tensor([[0.0, 0.1], [0.2, 0.0]]))
     rpn_matcher(low_quality=False)(torch.zeros(2, 2))
     assert warnings == []
+
+
+@pytest.mark.lite
+@pytest.mark.parametrize("pairs_at_once", [2**25, 0], ids=["together", "one_by_one"])
+def test_matches_are_on_the_gpu_where_the_iou_had_no_memory_there(monkeypatch, pairs_at_once):
+    """Tensors without values, which mind their device, stand for those of a GPU."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from detectron2.modeling import matcher
+    from detectron2.structures import boxes
+
+    attempts, pairwise_iou = [], boxes.pairwise_iou
+
+    def first_on_the_cpu(boxes1, boxes2):
+        attempts.append(boxes1.device.type)
+        if len(attempts) <= 2:
+            raise torch.cuda.OutOfMemoryError
+        return pairwise_iou(boxes1, boxes2)
+
+    monkeypatch.setattr(boxes, "pairwise_iou", first_on_the_cpu)
+    monkeypatch.setattr(boxes, "_MAX_PAIRS_OF_IMAGES", pairs_at_once)
+    with FakeTensorMode(), EventStorage() as storage:
+        gt_boxes = [Boxes(torch.zeros(count, 4, device="cuda")) for count in (3, 2, 0)]
+        anchors = Boxes(torch.zeros(7, 4, device="cuda"))
+        matches, labels = matcher.match_images(rpn_matcher(), gt_boxes, [anchors] * 3)
+        classes = [torch.zeros(len(x), dtype=torch.int64, device="cuda") for x in gt_boxes]
+        found = [
+            *matcher.matched_boxes(matches, gt_boxes),
+            matcher.matched_classes(matches, labels, classes, bg_label=5),
+            *(values for values, *_ in storage._deferred),
+        ]
+        assert {x.device.type for x in [*matches, labels, *found]} == {"cuda"}
+    assert attempts[:3] == ["cuda", "cuda", "cpu"]
 
 
 @pytest.mark.parametrize("name", [n for n in SAMPLE_META if n.startswith("subsample.")])

@@ -1,5 +1,5 @@
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -83,34 +83,38 @@ class Matcher:
             "match quality must be >= 0",
             lambda: f"{lowest.item()}; check the boxes for NaN",
         )
-        matches, match_labels = self._match_images([match_quality_matrix])
+        device = match_quality_matrix.device
+        matches, match_labels = self._match_images([match_quality_matrix], device)
         return matches[0], match_labels
 
-    def _match_images(self, qualities: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
-        """What `match_images` returns."""
+    def _match_images(
+        self, qualities: Sequence[Tensor], device: torch.device
+    ) -> tuple[Sequence[Tensor], Tensor]:
+        """What `match_images` returns, on `device`."""
         best, matches = zip(*map(_best_ground_truths, qualities), strict=True)
-        best = cat(best)
+        best, matches = cat(_on(device, best)), _on(device, matches)
         match_labels = torch.full_like(best, self.labels[0], dtype=torch.int8)
         for threshold, label in zip(self.thresholds, self.labels[1:], strict=True):
             # Thresholds ascend: each overwrites the labels of the intervals below it.
             match_labels.masked_fill_(best >= threshold, label)
         if self.allow_low_quality_matches:
-            match_labels.masked_fill_(cat([self._are_best(quality) for quality in qualities]), 1)
+            are_best = [self._are_best(quality, device) for quality in qualities]
+            match_labels.masked_fill_(cat(are_best), 1)
         return matches, match_labels
 
-    def _are_best(self, quality: Tensor) -> Tensor:
-        """(N,) bool, True where a prediction reaches the maximum of a row of (M, N) `quality`.
+    def _are_best(self, quality: Tensor, device: torch.device) -> Tensor:
+        """(N,) bool on `device`: which predictions reach the maximum of a row of (M, N) `quality`.
 
         A ground truth without any overlap has the maximum 0, which all predictions without overlap
         reach: they become positive, as in upstream Detectron2, on which published results rest.
         """
         if quality.numel() == 0:
-            return quality.new_zeros(quality.shape[1], dtype=torch.bool)
+            return torch.zeros(quality.shape[1], dtype=torch.bool, device=device)
         best_per_ground_truth = quality.amax(dim=1)  # (M,)
         if self._warnings_left > 0:
-            self._warn_about_no_overlap(best_per_ground_truth, quality.size(1))
+            self._warn_about_no_overlap(best_per_ground_truth.to(device), quality.size(1))
         # Equal to the bit: the maximum is one of these very numbers.
-        return (quality == best_per_ground_truth[:, None]).any(dim=0)
+        return (quality == best_per_ground_truth[:, None]).any(dim=0).to(device)
 
     def _warn_about_no_overlap(self, best_per_ground_truth: Tensor, num_predictions: int) -> None:
         """Warn now, or with the log where there is one: so training need not wait."""
@@ -147,14 +151,20 @@ def match_images(
         boxes: per image, N_i predicted boxes or anchors.
 
     Returns:
-        Per image the (N_i,) matches; and the labels of all images, one after the other.
+        Per image the (N_i,) matches; and the labels of all images, one after the other. They are on
+        the device of the boxes, also where the IoU is on the CPU for want of memory.
     """
+    device = boxes[0].device
     ious = pairwise_iou_of_images(gt_boxes, boxes)
     # A subclass that matches in its own way must be asked itself.
     if type(matcher).__call__ is Matcher.__call__:
-        return matcher._match_images(list(ious))
+        return matcher._match_images(list(ious), device)
     matches, match_labels = zip(*map(matcher, ious), strict=True)
-    return matches, cat(match_labels)
+    return _on(device, matches), cat(_on(device, match_labels))
+
+
+def _on(device: torch.device, tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [tensor.to(device) for tensor in tensors]
 
 
 def _best_ground_truths(quality: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,10 +205,6 @@ def matched_classes(
 def matched_boxes(matches: Sequence[Tensor], gt_boxes: Sequence[Boxes]) -> list[Tensor]:
     """Per image the (N_i, 4) box of each prediction's match; zeros without any ground truth."""
     return [
-        # Matches are on the CPU where the GPU had no memory for the IoU, see
-        # `pairwise_iou_of_images`.
-        boxes.tensor[rows.to(boxes.device)]
-        if len(boxes) > 0
-        else boxes.tensor.new_zeros(len(rows), 4)
+        boxes.tensor[rows] if len(boxes) > 0 else boxes.tensor.new_zeros(len(rows), 4)
         for rows, boxes in zip(matches, gt_boxes, strict=True)
     ]

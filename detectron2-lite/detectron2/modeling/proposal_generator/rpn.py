@@ -199,8 +199,6 @@ class RPN(nn.Module):
         anchors = Boxes.cat(anchors)
         gt_boxes = [x.gt_boxes for x in gt_instances]
         matches, labels = match_images(self.anchor_matcher, gt_boxes, [anchors] * len(gt_boxes))
-        # They are on the CPU where the GPU had no memory for the IoU, see `pairwise_iou_of_images`.
-        labels = labels.to(anchors.device)
         lengths = [len(anchors)] * len(gt_boxes)
         if self.anchor_boundary_thresh >= 0:
             for instances, labels_i in zip(gt_instances, labels.split(lengths), strict=True):
