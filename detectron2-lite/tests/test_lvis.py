@@ -233,11 +233,23 @@ def test_an_invalid_polygon_is_an_error(write, polygons):
             AssertionError,
             "lvis.json uses id 1 again: in image 4 and in image 8",
         ),
+        (
+            lambda v: v["images"][0].update(id="8"),
+            ValueError,
+            "ids of images must be all numbers or all text, but .*lvis.json",
+        ),
     ],
 )
 def test_a_damaged_file_is_an_error_that_names_it(write, change, error, message):
     with pytest.raises(error, match=message):
         load_lvis_json(write(change), "", NAME)
+
+
+@pytest.mark.lite
+def test_annotations_need_no_id(write):
+    expected = load_lvis_json(write(), "")
+    without = write(lambda v: [each.pop("id") for each in v["annotations"]], "without.json")
+    assert load_lvis_json(without, "") == expected
 
 
 # Sampling

@@ -10,6 +10,7 @@ from detectron2.data.datasets.coco_file import (
     index_by_image,
     is_polygon,
     read_coco_file,
+    sorted_ids,
 )
 from detectron2.data.datasets.register import register_file
 from detectron2.structures import BoxMode
@@ -73,6 +74,7 @@ def load_lvis_json(
     if dataset_name is not None:
         _set_categories(content, dataset_name, json_file)
     images, annotations = index_by_image(content, json_file)
+    ids = sorted_ids(content["images"], "images", json_file)
     logger.info("Loaded %d images in the LVIS format from %s", len(images), json_file)
     categories = {category["id"] for category in content.get("categories", [])}
     extra_keys = extra_annotation_keys or []
@@ -81,15 +83,15 @@ def load_lvis_json(
             "file_name": os.path.join(image_root, *image["coco_url"].split("/")[-2:]),
             "height": image["height"],
             "width": image["width"],
-            "image_id": image_id,
+            "image_id": image["id"],
             "not_exhaustive_category_ids": list(image.get("not_exhaustive_category_ids", [])),
             "neg_category_ids": list(image.get("neg_category_ids", [])),
             "annotations": [
                 _standard_annotation(annotation, categories, extra_keys, json_file)
-                for annotation in annotations[image_id]
+                for annotation in annotations[image["id"]]
             ],
         }
-        for image_id, image in sorted(images.items())
+        for image in map(images.get, ids)
     ]
 
 
@@ -118,7 +120,7 @@ def _standard_annotation(
     extra_keys: list[str],
     json_file: str | os.PathLike,
 ) -> dict[str, Any]:
-    where = f"annotation {annotation['id']} of image {annotation['image_id']} in {json_file}"
+    where = f"annotation {annotation.get('id')} of image {annotation['image_id']} in {json_file}"
     if missing := {"bbox", "segmentation"} - annotation.keys():
         raise KeyError(f"{where} has no {min(missing)!r}; it has {sorted(annotation)}")
     if annotation["category_id"] not in categories:
