@@ -154,6 +154,7 @@ def print_instances_class_histogram(
     log_first_n(
         logging.INFO,
         f"Distribution of instances among all {len(class_names)} categories:\n{table}",
+        # Once per content, however often the data set is loaded.
         key="message",
     )
 
@@ -303,6 +304,7 @@ def build_detection_test_loader(
         num_workers=num_workers,
         collate_fn=collate_fn or trivial_batch_collator,
         pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+        # DataLoader refuses it without workers.
         persistent_workers=persistent_workers and num_workers > 0,
     )
 

@@ -405,6 +405,7 @@ def _xyxy_box(annotation: dict[str, Any], name: str = "annotation") -> np.ndarra
     if not finite:
         raise ValueError(f"{name} must have a bbox of finite numbers, got {box!r}")
     if mode != BoxMode.XYXY_ABS:
+        # From the list that came: its numbers are rounded to float32 by this, as in upstream.
         xyxy = np.array(BoxMode.convert(box, mode, BoxMode.XYXY_ABS), dtype=np.float64)
     if xyxy.shape != (4,):
         raise ValueError(f"{name} must have a bbox of four numbers, got {box!r}")

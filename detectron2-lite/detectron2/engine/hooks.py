@@ -92,6 +92,7 @@ class IterationTimer(HookBase):
     def after_step(self) -> None:
         """Store the seconds of the iteration once the warm-up is over."""
         now = time.perf_counter()
+        # From the start of this run: a resumed one warms up again.
         if self.trainer.iter - self.trainer.start_iter + 1 < self._warmup_iter:
             self._timing_start = now
             return
@@ -149,6 +150,8 @@ class LRScheduler(HookBase):
     def before_train(self) -> None:
         """Bind the schedule to the length of this training and to the iteration it starts from."""
         if isinstance(self.scheduler, ParamScheduler):
+            # fvcore refuses a progress above 1, which a run resumed with fewer iterations would
+            # have.
             done = min(self.trainer.iter, self.trainer.max_iter)
             self._scheduler = LRMultiplier(
                 self.optimizer, self.scheduler, self.trainer.max_iter, last_iter=done - 1
@@ -159,6 +162,7 @@ class LRScheduler(HookBase):
 
     def after_step(self) -> None:
         """Store the learning rate of this iteration and set those of the next."""
+        # Read before the step: the rate that this iteration has trained with.
         lr = self.optimizer.param_groups[self._group_id]["lr"]
         self.trainer.storage.put_scalar("lr", lr, smoothing_hint=False)
         self.scheduler.step()

@@ -42,7 +42,8 @@ def launch(
         dist_url: where the processes meet, as in "tcp://10.0.0.1:29500". "auto" or None picks a
             free port; only on a single machine.
         args: arguments of `main_func`, which can be pickled.
-        timeout: how long one process waits for the others in a collective operation.
+        timeout: how long one process waits for the others in a collective operation. Objects that
+            are gathered (`comm.all_gather`) travel beside NCCL, with torch's limit of 30 minutes.
 
     Raises:
         AssertionError: no `dist_url` for several machines, or fewer GPUs than processes.
@@ -70,6 +71,7 @@ def launch(
         _run,
         (main_func, args, num_gpus_per_machine, first_rank, world_size, dist_url, timeout),
         nprocs=num_gpus_per_machine,
+        # CUDA does not work in a process that is forked from one which has used it.
         start_method="spawn",
     )
 
@@ -98,6 +100,7 @@ def _run(
     """
     rank, has_gpu = first_rank + local_rank, torch.cuda.is_available()
     if has_gpu:
+        # First of all: what is made on "cuda" from here on is on the device of this process.
         torch.cuda.set_device(local_rank)
     dist.init_process_group(
         "nccl" if has_gpu else "gloo", dist_url, timeout, world_size=world_size, rank=rank

@@ -190,6 +190,7 @@ class SimpleTrainer(TrainerBase):
             self._flush_metrics()
 
     def _flush_metrics(self, together: bool = True) -> None:
+        # Taken away first: what is raised here must not be raised again when training ends.
         metrics, self._pending_metrics = self._pending_metrics, None
         if metrics is not None:
             metrics.store(together)
@@ -286,6 +287,7 @@ class AMPTrainer(SimpleTrainer):
             )
 
     def _compute_losses(self, data: Any) -> tuple[dict[str, Tensor], Tensor]:
+        # Around the forward pass alone: the backward pass takes the types that this one has used.
         with self._autocast:
             return super()._compute_losses(data)
 

@@ -185,6 +185,7 @@ class _Times:
 
     def __init__(self, total: int):
         self._total = total
+        # So that at least one batch is timed.
         self._warmup = max(0, min(_MAX_WARMUP, total - 1))
         self._restart()
 

@@ -126,8 +126,10 @@ class InstanceEvaluator(DatasetEvaluator):
         write_results(self._output_dir, "instances_predictions.pth", predictions)
         self._logger.info(f"Preparing results for {self.rules} format ...")
         results = list(itertools.chain(*(p["instances"] for p in predictions)))
+        # In place, so only now: the file above has the classes of the model, like upstream's.
         self._to_dataset_ids(results)
         write_results(self._output_dir, f"{self.rules.lower()}_instances_results.json", results)
+        # A test set, whose results are sent elsewhere: the file is what was wanted.
         if not self._ground_truth.annotated:
             self._logger.info("Annotations are not available for evaluation.")
             return {}

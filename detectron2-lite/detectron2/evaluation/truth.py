@@ -41,6 +41,7 @@ def scorable_annotations(
             faults.append(_segmentation(annotation, sizes[annotation["image_id"]]))
         if fault := next(filter(None, faults), None):
             raise ValueError(f"{name_of(annotation, json_file)} cannot be scored: {fault}")
+        # For messages, which are to name it as the file does.
         annotation["file_id"] = annotation.get("id")
         annotation["id"] = number
     return known

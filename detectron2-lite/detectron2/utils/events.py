@@ -386,6 +386,7 @@ class CommonMetricPrinter(EventWriter):
         if self._max_iter is None or "time" not in storage.histories():
             return ""
         seconds_per_iter = storage.history("time").median(_ETA_WINDOW)
+        # This iteration is done.
         seconds = float(seconds_per_iter * (self._max_iter - storage.iter - 1))
         storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
         return f"eta: {datetime.timedelta(seconds=int(seconds))}  "

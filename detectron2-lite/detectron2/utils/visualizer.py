@@ -260,6 +260,7 @@ class Visualizer:
             int(max(0, min(x, canvas.width - tile.width))),
             int(max(0, min(y, canvas.height - tile.height))),
         )
+        # The second time as the mask, which is its own opacity.
         canvas.paste(tile, corner, tile)
         return self.output
 
@@ -426,6 +427,7 @@ def _areas(
     """(N,) areas of the boxes or else of the masks."""
     if corners is not None:
         return np.prod(corners[:, 2:] - corners[:, :2], axis=1)
+    # Labels alone have no area, and stay in order.
     return np.array([bitmap.sum() for bitmap in bitmaps or np.zeros(count)], dtype=float)
 
 

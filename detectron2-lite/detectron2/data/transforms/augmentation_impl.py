@@ -276,6 +276,7 @@ class FixedSizeCrop(Augmentation):
         crop_height, crop_width = self.crop_size
         spare = np.maximum([height - crop_height, width - crop_width], 0)
         y0, x0 = np.round(spare * place).astype(int).tolist()
+        # A window beyond the border is cut short, as slices are; the padding makes up for it.
         transforms = [CropTransform(x0, y0, crop_width, crop_height, width, height)]
         if self.pad:
             transforms.append(
@@ -284,6 +285,7 @@ class FixedSizeCrop(Augmentation):
                     0,
                     max(crop_width - width, 0),
                     max(crop_height - height, 0),
+                    # The size of what is padded: that after the crop.
                     min(crop_width, width),
                     min(crop_height, height),
                     self.pad_value,

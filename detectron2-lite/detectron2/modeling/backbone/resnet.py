@@ -58,6 +58,8 @@ class _ResidualBlock(CNNBlockBase):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride), rounded up."""
         out = self.residual(x)
+        # In place, as the ReLUs: for the backward pass, convolutions and norms keep what they were
+        # given, not what they return.
         out += x if self.shortcut is None else self.shortcut(x)
         return F.relu_(out)
 

@@ -107,6 +107,7 @@ class ROIHeads(nn.Module):
         drawn = zip(rows.split(per_image), classes[rows].split(per_image), strict=True)
         sampled, start = [], 0
         for i, (rows_i, classes_i) in enumerate(drawn):
+            # They count through all images.
             rows_i = rows_i - start if start > 0 else rows_i
             sampled.append(_with_targets(proposals[i], targets[i], matches[i], rows_i, classes_i))
             start += lengths[i]
