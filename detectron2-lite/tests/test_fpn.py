@@ -111,8 +111,8 @@ def test_p7_is_made_from_the_rectified_p6():
     torch.testing.assert_close(p7, block.p7(torch.relu(p6)))
 
 
-@pytest.mark.parametrize("norm", ["BN", lambda channels: nn.Identity()])
-def test_convolutions_have_a_bias_only_without_norm(norm):
+@pytest.mark.parametrize("norm", ["BN", lambda channels: nn.Identity(), None])
+def test_convolutions_have_a_bias_only_where_norm_is_an_empty_text(norm):
     assert any(name.endswith("lateral3.bias") for name, _ in pyramid().named_parameters())
     assert not any(
         name.endswith("lateral3.bias") for name, _ in pyramid(norm=norm).named_parameters()

@@ -116,6 +116,7 @@ def _run_lengths(rle: dict[str, Any], size: list[int]) -> str | None:
                 return "its run lengths are not all whole numbers from 0"
             total = sum(counts)
             return None if total == math.prod(size) else f"its run lengths sum to {total} pixels"
+        # That of pycocotools would take runs that are too few and show what lies in memory.
         checked_decode({"size": size, "counts": counts.encode()})
     except (AttributeError, RuntimeError, ValueError) as e:
         return f"its run lengths are damaged: {e}"

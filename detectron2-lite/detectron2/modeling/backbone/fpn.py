@@ -39,7 +39,7 @@ class FPN(Backbone):
             in_features: names of its maps to use, finest first, each of twice the stride before.
             out_channels: channels of every output.
             norm: normalisation after each convolution, see `detectron2.layers.get_norm`; ""
-                for none, and then the convolutions have a bias.
+                for none, and then the convolutions have a bias; None for neither.
             top_block: makes coarser levels, e.g. `LastLevelMaxPool`; has attributes `num_levels`
                 and `in_feature`, a name among the maps of `bottom_up` or the outputs.
             fuse_type: "sum", or "avg" to halve each sum.
@@ -57,6 +57,7 @@ class FPN(Backbone):
         assert fuse_type in ("sum", "avg"), (
             f"FPN fuse_type must be 'sum' or 'avg', got {fuse_type!r}"
         )
+        # Not where `norm` is None, as in upstream, whose parameter names these are.
         conv = partial(conv_with_norm, fill=c2_xavier_fill, bias=norm == "")
         shapes = _input_shapes(bottom_up, in_features)
         self._levels = [int(math.log2(shape.stride)) for shape in shapes]
