@@ -85,6 +85,7 @@ def _folded(q: Tensor, k: Tensor, v: Tensor, bias: RelativeTerms) -> Tensor:
     codes = torch.cat([row_codes, column_codes], dim=1).expand(*k.shape[:2], -1, -1)
     # Fused kernels want values of the same width, and channels in eights: others they copy.
     width = -(-(D + H + W) // 8) * 8
+    # Scaled here, with scale=1.0 below: the kernel's own factor would reach the terms too.
     q = torch.cat([q * D**-0.5, *bias], dim=-1)  # (B, N, L, D + H' + W')
     k = torch.cat([k, codes], dim=-1)
     q, k, v = (F.pad(x, (0, width - x.shape[-1])) for x in (q, k, v))
@@ -170,6 +171,7 @@ class BiasedAttention(Attention):
         """
         qkv = self.qkv(x)
         if self.beit_qkv_bias:
+            # None for the keys: it adds the same to all logits of a query, which softmax ignores.
             qkv = qkv + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         return self.proj(_joined(attend(*self._split(qkv), bias)))
 

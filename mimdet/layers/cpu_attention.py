@@ -74,6 +74,7 @@ class _CpuAttention(torch.autograd.Function):
             q_c, k_n, v_n, grad_c = (
                 x.to(precise) for x in (q[b, n, c], k[b, n], v[b, n], grad[b, n, c])
             )
+            # Not in place: of a float32 tensor `to` gives the saved one itself.
             q_c = q_c * D**-0.5
             # Whole rows: softmax needs no maximum or sum kept from the forward pass.
             logits = torch.baddbmm(bias.at(b, n, c).to(precise), q_c, k_n.mT)  # (b, c, S)
@@ -93,6 +94,7 @@ def _chunks(B: int, N: int, L: int, S: int) -> Iterator[tuple[slice, int, slice]
     They have one head each, because the values of a table differ between heads and are shared by
     the batch, over which the gradient of the table is summed.
     """
+    # A row of weights stays whole, even where it alone has more than that.
     queries = min(max(_CHUNK // S, 1), L)
     together = max(_CHUNK // (S * queries), 1)
     for n in range(N):
@@ -111,6 +113,7 @@ def _add(sums: list[Tensor], grad_logits: Tensor, bias: Bias, b: slice, n: int, 
     """Add what the logits (b, c, S) of a chunk contribute to the gradients of the bias."""
     if isinstance(bias, RelativeTerms):
         grid = grad_logits.unflatten(-1, (bias.by_row.shape[-1], bias.by_column.shape[-1]))
+        # A chunk has all keys of its queries, so these sums are complete: written, not added.
         for axis, grad in zip((-1, -2), sums, strict=True):
             torch.sum(grid, dim=axis, out=grad[b, n, c])
     else:

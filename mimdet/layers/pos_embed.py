@@ -37,6 +37,7 @@ def get_2d_sincos_pos_embed(
     if embed_dim % 4:
         raise ValueError(f"embed_dim must be a multiple of 4 for a 2-D table, got {embed_dim}")
     height, width = (grid_size, grid_size) if isinstance(grid_size, int) else grid_size
+    # In float64 and rounded once, at the end, as the tables of released files are.
     rows, columns = torch.meshgrid(
         torch.arange(height, dtype=torch.float64),
         torch.arange(width, dtype=torch.float64),
@@ -186,6 +187,7 @@ class PosEmbedCache:
         if key not in self._tables:
             return False
         _, original, version = self._tables[key]
+        # `module.to` puts other memory under a parameter and changes neither id nor version.
         return version == pos_embed._version and original.is_set_to(pos_embed)
 
 

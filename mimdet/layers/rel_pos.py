@@ -89,6 +89,7 @@ def relative_terms(q: Tensor, rows: Tensor, columns: Tensor) -> RelativeTerms:
         rows: (H, H', D) of `relative_positions`.
         columns: (W, W', D).
     """
+    # Kept apart, H' + W' numbers for each query: their sums are as many as the logits.
     by_row = torch.einsum("bnhwd,hkd->bnhwk", q, rows)
     by_column = torch.einsum("bnhwd,wkd->bnhwk", q, columns)
     return RelativeTerms(by_row.flatten(2, 3), by_column.flatten(2, 3))
@@ -105,6 +106,7 @@ def joint_index(grid_size: tuple[int, int], device: torch.device | None = None) 
     h, w = grid_size
     row = torch.arange(h, device=device).repeat_interleave(w)
     column = torch.arange(w, device=device).repeat(h)
+    # A difference runs from -(h - 1) to h - 1: shifted, it counts rows of the table from 0.
     dy = row[:, None] - row[None, :] + h - 1
     dx = column[:, None] - column[None, :] + w - 1
     return dy * (2 * w - 1) + dx

@@ -26,6 +26,7 @@ def window_partition(
     if pad_h or pad_w:
         x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
         if padding is not None:
+            # F.pad has one number for all channels, so the token is written over its zeros.
             x[:, H:] = padding
             x[:, :H, W:] = padding
     size = dict(i=window_size, j=window_size)
