@@ -37,6 +37,7 @@ def lsj_postprocess(
     height, width = results.image_size
     scale = max(output_width / width, output_height / height)
     output = Instances((output_height, output_width), **results.get_fields())
+    # New ones, because `clip` works in place and the boxes of `results` stay as they are.
     boxes = Boxes(results.pred_boxes.tensor * scale)
     boxes.clip(output.image_size)
     output.pred_boxes = boxes

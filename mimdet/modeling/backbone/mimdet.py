@@ -88,6 +88,7 @@ class ConvStem(nn.Module):
         self.checkpointing = checkpointing
         widths = [in_chans] + [embed_dim // 2**i for i in reversed(range(depth))]
         stages = [_stem_stage(*pair) for pair in zip(widths[:-1], widths[1:], strict=True)]
+        # Inside the last stage, where released files have it: proj.3.3.
         stages[-1].append(nn.Conv2d(embed_dim, embed_dim, kernel_size=1))
         self.proj = nn.ModuleList(stages)
         self.strides = [2**k for k in range(2, depth + 1)]
@@ -218,6 +219,7 @@ class MIMDetEncoder(nn.Module, TablesOfAnyGrid):
         tokens, and nothing attends to padding.
         """
         stride = self.patch_embed.strides[-1]
+        # To twice the stride, that of c5: so an image is padded when it is alone.
         stem = stem_of_each(self.patch_embed, images.tensor, images.image_sizes, 2 * stride)
         grid, device = tuple(stem[-1].shape[-2:]), images.tensor.device
         grids = cells(images.image_sizes, stride)
@@ -303,6 +305,7 @@ class MIMDetDecoder(nn.Module, TablesOfAnyGrid):
             # projection stays in the graph even if no place is left to it, which DDP asks for.
             filled = self._fill_tokens(encoded.stem[-1]).to(tokens.dtype)
             if encoded.counts is not None:
+                # Fillers stand for places that were not chosen: those keep what fills them.
                 tokens = tokens.where(encoded.counts[..., None], filled.gather(1, index))
             tokens = filled.scatter(1, index, tokens)
         table = partial(self._pos_embed_cache.get, self.decoder_pos_embed)

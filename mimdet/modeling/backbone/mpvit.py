@@ -135,6 +135,7 @@ class PatchEmbedStage(nn.Module):
     def __init__(self, channels: int, num_path: int, norm: str, stride: int):
         super().__init__()
         strides = [stride] + [1] * (num_path - 1)
+        # Dicts for the names of the release: patch_embeds.0.patch_conv.
         self.patch_embeds = nn.ModuleList(
             nn.ModuleDict({"patch_conv": SeparableConvNorm(channels, norm, s)}) for s in strides
         )
@@ -234,6 +235,7 @@ class FactorizedAttention(nn.Module):
         q_BNLD, k_BNLD, v_BNLD = (split_heads(x, _NUM_HEADS) for x in (q, k, v))
         # keys and values first: a D x D matrix for each head, not one of L x L
         context_BNDD = k_BNLD.softmax(dim=2).transpose(2, 3) @ v_BNLD
+        # the scale goes to the D x D numbers of a head, not to the L x D of its queries
         factorized_BNLD = q_BNLD @ (self.scale * context_BNDD)
         relative_BNLD = split_heads(q * crpe(v, hw), _NUM_HEADS)
         # the first summand's layout is kept: joining the heads is a view
@@ -357,6 +359,7 @@ class MultiPathStage(nn.Module):
     def forward(self, embedded: Sequence[Tensor]) -> Tensor:
         """`num_path` maps (B, C, H, W) -> (B, out_dim, H, W)."""
         paths = [encoder(x) for encoder, x in zip(self.mhca_blks, embedded, strict=True)]
+        # In this order: the weights of released files belong to channels.
         return self.aggregate(torch.cat([self.InvRes(embedded[0]), *paths], dim=1))
 
 

@@ -31,6 +31,7 @@ class PaddedSwin(SwinTransformer):
     def __init__(self, **kwargs):
         super().__init__(
             strict_img_size=False,
+            # else timm would not shift where a map of `img_size` is one window
             always_partition=True,
             embed_layer=partial(PatchEmbed, dynamic_img_pad=True),
             # timm wants tuples; a list of a config is of a class of its own
@@ -46,6 +47,7 @@ class _PaddedBlock(nn.Module):
     def __init__(self, block: SwinTransformerBlock):
         super().__init__()
         self.window_size, self.shift_size = block.window_size[0], block.shift_size[0]
+        # Children alone: timm's mask, a buffer for maps of one size, stays behind.
         for name, part in block.named_children():
             self.add_module(name, part)
 
@@ -63,6 +65,7 @@ class _PaddedBlock(nn.Module):
             mask = _shift_mask(x.shape[1], x.shape[2], w, shift, x)
         windows, padded_hw = window_partition(x, w)
         attended = self.attn(windows.flatten(1, 2), mask=mask).view(windows.shape)
+        # Cropped at the end: a map that is not rolled back has its padding inside.
         x = window_unpartition(attended, padded_hw, padded_hw)
         if shift:
             x = x.roll((shift, shift), dims=(1, 2))
@@ -81,4 +84,5 @@ def _shift_mask(height: int, width: int, window_size: int, shift: int, like: Ten
     side = 2 * wrapped(height)[:, None] + wrapped(width)  # (H, W): which of four corners
     windows, _ = window_partition(side[None, :, :, None], window_size)
     side = windows.flatten(1)
+    # -100 and not -inf, as timm has it: on maps of whole windows nothing may differ.
     return (side[:, :, None] != side[:, None, :]).to(like.dtype) * -100.0

@@ -59,6 +59,7 @@ def stratified_noise(
     noise = random_noise(shape, device, generator) * 4.0**-_LEVELS  # the order of what is level
     for level in range(_LEVELS):
         side = 2**level
+        # In whole fours, also where the border cuts one; what lies beyond it is cut off below.
         squares = [2 * math.ceil(cells / (2 * side)) for cells in (h, w)]
         drawn = random_noise((B, *squares), device, generator)
         fours = rearrange(drawn, "B (h p) (w q) -> B h w (p q)", p=2, q=2)

@@ -54,6 +54,7 @@ class ResidualConvBlock(nn.Module):
             self.add_module(f"norm{i + 1}", get_norm("LN", widths[i + 1]))
             if i < len(kernels) - 1:
                 self.add_module(f"act{i + 1}", nn.GELU())
+        # `ViT` initialises its Linear layers alone afterwards, so the zero stays.
         nn.init.zeros_(self.get_submodule(f"norm{len(kernels)}").weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -322,6 +323,7 @@ class SimpleFeaturePyramid(Backbone):
         """(B, 3, H, W) -> ``p{k}``: (B, out_channels, H / 2^k, W / 2^k), finest first."""
         features = self.net(x)
         outputs = [self.get_submodule(name)(features[self.in_feature]) for name in self._stages]
+        # Not strict: the names of the top block's levels come behind.
         outputs = dict(zip(self._out_features, outputs, strict=False))
         if self.top_block is not None:
             name = self.top_block.in_feature
@@ -346,6 +348,7 @@ def _rescaling_layers(
     """The layers that bring a map of `width` channels to `scale`, and the channels they give."""
     half, quarter = (width, width) if keep_channels else (width // 2, width // 4)
     if scale == 4.0:
+        # Identity without a norm: the number of a layer is its name, the second deconvolution's 3.
         middle = [get_norm(norm, half) or nn.Identity(), nn.GELU()]
         return [_deconv(width, half), *middle, _deconv(half, quarter)], quarter
     if scale == 2.0:

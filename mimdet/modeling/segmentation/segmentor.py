@@ -128,6 +128,7 @@ class SlidingWindowSegmentor(SemanticSegmentor):
 
 def _starts(length: int, side: int, stride: int) -> list[int]:
     """Where the windows along an axis begin; the last one ends with the axis."""
+    # Rounded up: the last step may be shorter than the others.
     number = max(length - side + stride - 1, 0) // stride + 1
     return [min(k * stride, length - side) for k in range(number)]
 

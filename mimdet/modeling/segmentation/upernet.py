@@ -62,6 +62,7 @@ class UPerNetHead(PixelClassifier):
         *finer, coarsest = features
         maps = [conv(x) for conv, x in zip(self.lateral_convs, finer, strict=True)]
         maps.append(self._pool(coarsest))
+        # Coarsest first, so that a map gets what the one above it has gathered already.
         for i in range(len(maps) - 1, 0, -1):
             maps[i - 1] = maps[i - 1] + resize(maps[i], maps[i - 1].shape[-2:])
         *finer, coarsest = maps
