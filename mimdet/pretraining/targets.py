@@ -130,6 +130,7 @@ def _sobel(images: Tensor) -> tuple[Tensor, Tensor]:
     Smoothing first and subtracting then gives exactly 0 where both sides are equal, which a sum of
     nine products does not.
     """
+    # Mirrored, so that the border of an image is no edge.
     x = F.pad(images, (1, 1, 1, 1), mode="reflect")
     columns = x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:]  # smoothed along y, (H, W + 2)
     rows = x[:, :, :, :-2] + 2 * x[:, :, :, 1:-1] + x[:, :, :, 2:]  # along x, (H + 2, W)

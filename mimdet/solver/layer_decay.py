@@ -118,6 +118,7 @@ def get_layer_lr_decay_rate(
             f"names of parameters must be those in the bare model, got {name}; make the parameter "
             "groups before the model is wrapped for distributed training"
         )
+    # Detectron2 gives parameters of the model itself the name of no module and a dot first.
     layer = layer_of(name.removeprefix("."))
     if layer is None:
         return 1.0

@@ -48,6 +48,7 @@ def get_fpn_model_parameters(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
+        # First: the stem's names begin as the rest of the encoder's do.
         if name.startswith(_STEM):
             lr = base_lr
         else:

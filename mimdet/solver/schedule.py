@@ -59,6 +59,7 @@ class WarmupFactor(ParamScheduler):
     def __call__(self, where: float) -> float:
         """The multiplier at a share of the training in [0, 1]."""
         value = self._scheduler(where)
+        # Also what keeps a warm-up of length 0 from being divided by.
         if where >= self._warmup_length:
             return value
         rest = 1 - where / self._warmup_length
