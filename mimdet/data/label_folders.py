@@ -116,6 +116,7 @@ class _Found:
                 inside = folder.relative_to(root)
                 words = set(re.findall("[a-z]+", str(inside).lower()))
                 kind = _LABELS if words & _LABEL_WORDS else _IMAGES
+                # `split_of` takes the path of a file: this one's name says nothing.
                 self.folders.setdefault((kind, split_of(inside / "any")), []).append(folder)
 
     def part(self, split: str | None) -> LabelledPart:
@@ -127,6 +128,7 @@ class _Found:
         everything = [folder for folders in self.folders.values() for folder in folders]
         if wanted:
             common = Path(os.path.commonpath(wanted))
+            # Files are looked for at any depth, so nothing else may lie in it.
             if [folder for folder in everything if folder.is_relative_to(common)] == wanted:
                 return str(common)
         what = f"{kind} {f'of the split {split}' if split else 'to train on'}"

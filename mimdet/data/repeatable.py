@@ -62,6 +62,7 @@ class RepeatableSamples(Dataset):
         )
 
     def _replacements(self, position: int, index: int) -> Iterator[int]:
+        # A generator of its own: `seeded` starts the global ones anew for every record tried.
         rng = random.Random(mixed_seed(self._seed, position))
         drawn = (rng.randrange(len(self._dataset)) for _ in itertools.count())
         if self._groups is None:
@@ -90,6 +91,7 @@ def seeded(*seeds: int) -> Iterator[None]:
     seed = mixed_seed(*seeds)
     random.seed(seed)
     np.random.seed(seed)
+    # Not torch.manual_seed, which would seed the GPUs too.
     torch.default_generator.manual_seed(seed)
     try:
         yield

@@ -72,6 +72,8 @@ class SharedRecords(Dataset):
             table = ends[-1] + -ends[-1] % 8  # aligned for int64
             f.seek(table)
             f.write(np.array(ends, dtype=np.int64).tobytes())
+            # `cls` opens the memory anew and would not see what waits in the buffer of `f`. That
+            # second opening keeps the memory when `f` is closed.
             f.flush()
             return cls(Place(f"/proc/{os.getpid()}/fd/{f.fileno()}", token, table))
 
@@ -108,10 +110,13 @@ def once_per_machine(do: Callable[[], T]) -> T:
     told, error = None, None
     if rank == 0:
         try:
+            # in a tuple, so that None as a result is no failure
             told = (do(),)
         except Exception as e:
             error = e
+    # The ranks of a machine follow each other, so its first one is `rank` places before.
     told = comm.all_gather(told)[comm.get_rank() - rank]
+    # Not before the gathering, in which the others would wait for ever.
     if error is not None:
         raise error
     return told[0] if told else do()

@@ -131,7 +131,9 @@ def _images_of(folder: str) -> list[str]:
 
 
 def _listed_images(path: str) -> list[str]:
+    # -sig: text files of Windows may begin with a byte-order mark.
     lines = (line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines())
+    # `join` leaves absolute paths as they are.
     names = [os.path.join(os.path.dirname(path), line) for line in lines if line]
     if not names:
         raise ValueError(f"{path} must name one image per line, and it names none")
