@@ -68,6 +68,8 @@ class Notice:
             yield
             return
         numbers = {*SIGNALS, *more}
+        # Before anything is received, which would be forgotten by this afterwards.
+        self.signal, self._signs, self._is_heeded = None, signs, True
         read, write = os.pipe()
         # set_wakeup_fd refuses a blocking one: no signal must ever wait for room in the pipe.
         os.set_blocking(write, False)
@@ -76,7 +78,6 @@ class Notice:
         fd_before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         listener = threading.Thread(target=self._listen, args=(read, numbers), daemon=True)
         listener.start()
-        self.signal, self._signs, self._is_heeded = None, signs, True
         try:
             yield
         finally:
