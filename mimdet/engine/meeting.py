@@ -30,7 +30,8 @@ def meet(job: Job, device: str = "", period: float = PERIOD) -> dist.Store:
         TimeoutError: if some have not come within 30 minutes.
     """
     place = job.meeting_point
-    with repeated(f"{job.starter}: waiting for rank 0 of {job.world_size} at {place}", period):
+    awaited = "rank 0" if job.rank else "the other ranks"
+    with repeated(f"{job.starter}: waiting for {awaited} of {job.world_size} at {place}", period):
         if job.starter == "torchrun":
             store, _, _ = next(dist.rendezvous(place, job.rank, job.world_size, timeout=TIMEOUT))
             store = dist.PrefixStore(_agree_on_name(store, job), store)
@@ -115,7 +116,10 @@ def _agree_on_name(store: dist.Store, job: Job) -> str:
     # sooner or later; that it has taken the name is told below a key that no earlier start has
     # written.
     missing = list(range(1, job.world_size))
+    end = time.monotonic() + TIMEOUT.total_seconds()
     while missing:
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited in vain for ranks {missing}; see the output of those")
         for rank in missing:
             if store.check([f"asked/{rank}"]):  # perhaps by one that has died: ask again later
                 store.set(f"answer/{store.get(f'asked/{rank}').decode()}", word)

@@ -11,6 +11,7 @@ import socket
 import time
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 import torch
@@ -139,6 +140,13 @@ def test_who_waits_says_for_whom(capfd):
     assert in_threads((meeting.meet, second, "", 0.1), (host_is_late,)) == [None, None]
     said = capfd.readouterr().out.splitlines()
     assert said[0] == f"SLURM: waiting for rank 0 of 2 at {first.meeting_point}, 0 s"
+
+
+def test_rank_0_of_torchrun_does_not_wait_for_ever(monkeypatch):
+    first, _ = jobs(2, "torchrun")
+    monkeypatch.setattr(meeting, "TIMEOUT", timedelta(seconds=0.1))
+    with pytest.raises(TimeoutError, match=r"waited in vain for ranks \[1\]"):
+        meeting._agree_on_name(dist.HashStore(), first)
 
 
 def test_machines_that_detectron2_lets_meet_say_for_whom_they_wait(capfd):
