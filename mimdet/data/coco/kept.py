@@ -31,7 +31,10 @@ def keep_file(content: dict[str, list[dict[str, Any]]], kind: str) -> str:
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as f:
             try:
                 f.write(text)
-                f.flush()  # a full disk is met before the file gets its name
+                f.flush()
+                # A full disk is met before the file gets its name, and a machine that loses power
+                # afterwards does not leave the name without the content that it promises.
+                os.fsync(f.fileno())
                 os.replace(f.name, path)
             except BaseException:
                 os.unlink(f.name)

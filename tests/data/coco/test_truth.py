@@ -183,11 +183,12 @@ def test_one_name_has_one_way_with_missing_masks(load):
         load(content, missing_masks="rectangle")
 
 
-def test_a_truth_that_cannot_be_written_leaves_nothing_behind(load, tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", ["os.fsync", "os.replace"])
+def test_a_truth_that_cannot_be_written_leaves_nothing_behind(load, step, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.replace", full)
+    monkeypatch.setattr(step, full)
     with pytest.raises(OSError, match="No space left"):
         load(changed("annotations", "id", 0))
     assert list((tmp_path / "cache/mimdet").iterdir()) == []
