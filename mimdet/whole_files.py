@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -53,3 +54,30 @@ def written_whole(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+@contextlib.contextmanager
+def complete_or_not_there(path: str | os.PathLike) -> Iterator[str]:
+    """Another path, for who writes files by their names; what is there takes the place of `path`.
+
+    It has the same file name, which may tell the format, in a folder of its own beside `path`.
+    Other files that are written into that folder come along.
+
+    Args:
+        path: a local file; its folder exists.
+
+    Raises:
+        FileNotFoundError: if there is no folder for it.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"there is no folder {folder} for {path}; make it first")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished_") as temporary:
+        unfinished = Path(temporary, Path(path).name)
+        unfinished.touch()
+        mode = unfinished.stat().st_mode  # the user's own; safetensors writes files for nobody else
+        yield str(unfinished)
+        # Its companions first, such as the weights of a large ONNX model: who finds it finds them.
+        for written in sorted(Path(temporary).iterdir(), key=lambda p: p == unfinished):
+            written.chmod(mode)
+            os.replace(written, Path(folder, written.name))

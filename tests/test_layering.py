@@ -15,7 +15,7 @@ _BELOW_ANALYSIS = {
     f"mimdet.{part}"
     for part in (
         *("layers", "modeling", "pretraining", "checkpoint", "solver", "data", "evaluation"),
-        *("engine", "report", "config", "command_line", "shown", "progress"),
+        *("engine", "report", "config", "command_line", "shown", "progress", "whole_files"),
     )
 }
 

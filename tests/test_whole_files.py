@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from mimdet.whole_files import written_whole
+from mimdet.whole_files import complete_or_not_there, written_whole
 
 
 @pytest.mark.parametrize("mode, content", [("w", "täg"), ("wb", b"\0\1")])
@@ -42,3 +42,29 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_old_file(tmp_path, monkeypatc
         file.write("new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_files_written_by_their_names_take_their_places_together(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_text("old")
+    with complete_or_not_there(path) as unfinished:
+        assert os.path.basename(unfinished) == "model.onnx"
+        for name in (unfinished, f"{unfinished}.data"):
+            with open(name, "w") as file:
+                file.write("new")
+        assert path.read_text() == "old"
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+        "model.onnx": "new",
+        "model.onnx.data": "new",
+    }
+    with pytest.raises(KeyboardInterrupt), complete_or_not_there(path) as unfinished:
+        os.remove(unfinished)
+        raise KeyboardInterrupt
+    assert path.read_text() == "new" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    missing = tmp_path / "none/model.onnx"
+    with pytest.raises(FileNotFoundError, match="there is no folder .*none for .*make it first"):
+        with complete_or_not_there(missing):
+            pass

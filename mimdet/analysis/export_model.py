@@ -2,13 +2,9 @@
 
 import importlib
 import json
-import os
-import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +21,7 @@ from mimdet.analysis.predictor import Predictor, read_pixels
 from mimdet.checkpoint.average import averaged_weights, choose_weights
 from mimdet.checkpoint.card import card_of
 from mimdet.checkpoint.file import read_checkpoint, tensors_in
+from mimdet.whole_files import complete_or_not_there
 
 OPSET = 18
 # Largest differences from PyTorch, which computes the same in another order.
@@ -92,7 +89,7 @@ def export_onnx(
     _check_model(model, size)
     detector = FixedSizeDetector(model, size).eval()
     inputs = [_pixels(image, model.input_format, size) for image in images]
-    with _complete_or_not_there(output) as unfinished:
+    with complete_or_not_there(output) as unfinished:
         # Another kernel's output has strides that the exporter cannot carry over.
         plain = sdpa_kernel(SDPBackend.MATH)
         with torch.no_grad(), plain, warnings.catch_warnings():
@@ -190,7 +187,7 @@ def export_safetensors(path: str, output: str) -> int:
     tensors = {n: t.clone().contiguous() for n, t in tensors_in(content, path, "it").items()}
     card = card_of(content, path)
     metadata = {"card": json.dumps(asdict(card))} if card else {}
-    with _complete_or_not_there(output) as unfinished:
+    with complete_or_not_there(output) as unfinished:
         save_file(tensors, unfinished, metadata={"format": "pt", **metadata})
     return len(tensors)
 
@@ -223,21 +220,3 @@ def _required(*names: str) -> ModuleType:
             f"pip install {' '.join(names)}",
             name=e.name,
         ) from e
-
-
-@contextmanager
-def _complete_or_not_there(output: str) -> Iterator[str]:
-    """A path to write to; it becomes `output` if nothing is raised, and is gone otherwise."""
-    folder = os.path.dirname(os.path.abspath(output))
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"there is no folder {folder} for {output}; make it first")
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export_") as temporary:
-        path = Path(temporary, Path(output).name)
-        path.touch()
-        mode = path.stat().st_mode  # the user's own; safetensors writes files for nobody else
-        yield str(path)
-        # Large models have their weights in a second file.
-        # The model itself last: whoever finds it finds its weights beside it.
-        for written in sorted(Path(temporary).iterdir(), key=lambda p: p == path):
-            written.chmod(mode)
-            os.replace(written, Path(folder, written.name))

@@ -10,6 +10,7 @@ import numpy as np
 
 from mimdet.analysis.predictor import ClassMap, Prediction, Predictor
 from mimdet.analysis.visualize import draw_prediction
+from mimdet.whole_files import complete_or_not_there
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 
@@ -53,9 +54,7 @@ def _writer(av: ModuleType, target: Path | None, rate: object) -> Iterator:
     if target is None:
         yield lambda frame, found: None
         return
-    # Under its own name only when it is complete; the name tells FFmpeg the format.
-    unfinished = target.with_name(f"unfinished_{target.name}")
-    with av.open(str(unfinished), "w") as container:
+    with complete_or_not_there(target) as unfinished, av.open(unfinished, "w") as container:
         stream = container.add_stream("h264", rate=rate, options={"crf": "23"})
         stream.pix_fmt = "yuv420p"  # what every player reads; it needs even sides
 
@@ -71,7 +70,6 @@ def _writer(av: ModuleType, target: Path | None, rate: object) -> Iterator:
         yield write
         # Called without a frame it gives out the pictures that it still holds back.
         container.mux(stream.encode())
-    unfinished.replace(target)
 
 
 def _pyav() -> ModuleType:

@@ -17,6 +17,7 @@ from detectron2.config import instantiate
 from mimdet.analysis.predict_files import PREDICTIONS, predict_files
 from mimdet.analysis.predictor import Predictor
 from mimdet.analysis.trained_model import trained_model
+from mimdet.analysis.videos import annotate_video
 from mimdet.checkpoint.card import card_of
 from mimdet.checkpoint.file import read_checkpoint
 from mimdet.config import load_config_text
@@ -178,6 +179,28 @@ def test_a_video_is_annotated_frame_by_frame(predictor, images, tmp_path):
     with av.open(str(tmp_path / "out/film.mp4")) as copy:
         assert sum(1 for _ in copy.decode(video=0)) == 3
     assert [p.name for p in (tmp_path / "out").glob("*.mp4")] == ["film.mp4"]
+
+
+def test_a_copy_of_a_video_that_is_not_finished_leaves_nothing(tmp_path, monkeypatch):
+    count = 100  # the encoder holds some dozens back before it begins the file
+    with av.open(str(tmp_path / "film.mp4"), "w") as container:
+        stream = container.add_stream("h264", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+        for _ in range(count):
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    monkeypatch.setattr("mimdet.analysis.videos.draw_prediction", lambda frame, found: frame)
+    idle = types.SimpleNamespace(predict=lambda pixels: [None] * len(pixels))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    frames = annotate_video(idle, str(tmp_path / "film.mp4"), folder / "film.mp4")
+    for _ in range(count):
+        next(frames)
+    assert [path for path in folder.rglob("*film.mp4") if path.stat().st_size]
+    with pytest.raises(KeyboardInterrupt):
+        frames.throw(KeyboardInterrupt)
+    assert list(folder.iterdir()) == []
 
 
 def test_a_video_is_never_overwritten_by_its_copy(predictor, tmp_path):
