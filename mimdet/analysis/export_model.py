@@ -156,7 +156,8 @@ def compare(detector: FixedSizeDetector, run: Any, inputs: Sequence[Tensor]) -> 
         for name, one, other in zip(OUTPUTS, wanted, found, strict=False):
             if name in worst:
                 difference = (one[:count] - other[partner])[best > 0].abs()
-                worst[name] = max(worst[name], float(difference.max())) if len(difference) else 0.0
+                largest = float(difference.max()) if len(difference) else 0.0
+                worst[name] = max(worst[name], largest)
     return Parity(len(inputs), detections, unmatched, **worst)
 
 

@@ -73,6 +73,10 @@ def test_a_difference_is_seen():
     assert compare(detector, lambda image: moved, images).boxes == pytest.approx(0.5, 1e-4)
     others = [*outputs[:2], outputs[2] + 1]
     assert compare(detector, lambda image: others, images).unmatched > 10
+    strangers = [*outputs[:2], np.full_like(outputs[2], 99)]  # without a partner, nothing differs
+    in_turn = iter([moved, strangers])
+    both = compare(detector, lambda image: next(in_turn), images * 2)
+    assert both.unmatched and both.boxes == pytest.approx(0.5, 1e-4)
     fewer = [outputs[0], np.where(np.arange(len(outputs[1])) < 5, outputs[1], 0), outputs[2]]
     assert not compare(detector, lambda image: fewer, images).holds
 
