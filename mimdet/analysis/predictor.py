@@ -23,6 +23,7 @@ from mimdet.checkpoint.card import Card, card_of
 from mimdet.checkpoint.file import read_checkpoint, tensors_in
 from mimdet.checkpoint.identity import identify
 from mimdet.config import load_config, load_config_text
+from mimdet.engine.precision import amp_dtype
 from mimdet.modeling.postprocessing import image_masks
 
 RATIO = "model.backbone.bottom_up.sample_ratio"
@@ -211,9 +212,7 @@ class Predictor:
     def _precision(self) -> contextlib.AbstractContextManager:
         if not self.half:
             return contextlib.nullcontext()
-        is_bfloat16 = self.device.type != "cuda" or torch.cuda.is_bf16_supported()
-        dtype = torch.bfloat16 if is_bfloat16 else torch.float16
-        return torch.autocast(self.device.type, dtype=dtype)
+        return torch.autocast(self.device.type, dtype=amp_dtype("auto", self.device))
 
     def _prediction(self, output: dict[str, Any]) -> Prediction | ClassMap:
         if "sem_seg" in output:
