@@ -25,7 +25,10 @@ def main(argv: list[str] | None = None) -> None:
     add_output(parser, "folder; default output/ratio", default="output/ratio")
     parser.add_argument("--ratios", nargs="+", type=float, default=default.ratios)
     parser.add_argument(
-        "--seeds", type=int, default=default.seeds, help="of each ratio; default 3, 0 for no AP"
+        "--seeds",
+        type=int,
+        default=default.seeds,
+        help=f"of each ratio; default {default.seeds}, 0 for no AP",
     )
     parser.add_argument(
         "--size",
@@ -34,7 +37,9 @@ def main(argv: list[str] | None = None) -> None:
         metavar=("HEIGHT", "WIDTH"),
         help="of the images that are timed, in pixels; those of the evaluation by default",
     )
-    parser.add_argument("--rounds", type=int, default=default.rounds, help="of timing; default 10")
+    parser.add_argument(
+        "--rounds", type=int, default=default.rounds, help=f"of timing; default {default.rounds}"
+    )
     parser.add_argument("--max-seconds", type=float, help="choose the best ratio within these")
     parser.add_argument("--device", default="auto", help="cuda, cpu, ...; default auto")
     parser.add_argument("--config-file", help="for a checkpoint that does not tell it")

@@ -100,7 +100,7 @@ def _state(
 
 def _training(curves: Curves, begun: list[dict[str, Any]]) -> dict[str, Any] | None:
     of_training = [start for start in begun if start.get("kind") == "training"]
-    trained = {name: points for name, points in curves.items() if "total_loss" in curves}
+    trained = curves if "total_loss" in curves else {}
     if not (of_training or trained):
         return None
     losses = [x for x, _ in curves.get("total_loss", ())]  # one that was NaN counts as well

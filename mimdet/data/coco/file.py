@@ -59,9 +59,9 @@ def read_sections(json_file: str | os.PathLike, found: Problems) -> dict[str, li
         raise ValueError(f"{json_file} must be a COCO file, but it is {_what_else(content)}")
     missing = "categories" not in content
     if missing or not all(isinstance(content[section], list) for section in _SECTIONS):
-        found = {s: type(content.get(s)).__name__ for s in _SECTIONS}
+        types = {s: type(content.get(s)).__name__ for s in _SECTIONS}
         raise ValueError(
-            f"{json_file} must have images, annotations and categories, each a list, got {found}; "
+            f"{json_file} must have images, annotations and categories, each a list, got {types}; "
             "export it again as COCO"
         )
     return {section: content[section] for section in _SECTIONS}
