@@ -139,7 +139,7 @@ def _efficient_attention(
     if torch.is_autocast_enabled("cuda"):  # as it does for the function that is replaced
         q, k, v = (x.to(torch.bfloat16) for x in (q, k, v))
     if attn_mask is not None:
-        # As the function does that is replaced; the operator takes a mask of the full shape only.
+        # To the full shape, as the function does that is replaced.
         attn_mask = attn_mask.to(q.dtype).expand(*q.shape[:-1], k.shape[-2])
     kernel = torch.ops.aten._scaled_dot_product_efficient_attention
     # True: with the logarithms of the sums, (B, N, L) float32, which the backward pass needs.
