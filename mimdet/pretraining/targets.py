@@ -48,7 +48,7 @@ def patchify(images: Tensor, size: int) -> Tensor:
     Raises:
         ValueError: if a side of the images is no multiple of `size`.
     """
-    _check_divisible(images, size)
+    _check_divisible(images, size, "cell_size")
     return rearrange(images, "B C (h p) (w q) -> B (p q C) h w", p=size, q=size)
 
 
@@ -77,6 +77,9 @@ class HOGTarget(nn.Module):
         gaussian_window: side in pixels of the windows, tiled over the image, by whose Gaussian
             weights magnitudes are multiplied; None for no weights.
 
+    Raises:
+        ValueError: when called, if cells or windows do not fill the images.
+
     Reference:
         Dalal and Triggs 2005, as target of Wei et al. 2021 (MaskFeat), arXiv 2112.09133; this form
         is that of Guo et al. 2022 (FastMIM), arXiv 2212.06593. There a 3x3 convolution in reduced
@@ -102,7 +105,9 @@ class HOGTarget(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3 * bins, h, w), channel ``colour * bins + bin``."""
-        _check_divisible(images, self.cell_size)
+        _check_divisible(images, self.cell_size, "cell_size")
+        if self.window is not None:
+            _check_divisible(images, len(self.window), "gaussian_window")
         with torch.autocast(images.device.type, enabled=False):
             return self._histograms(images.float())
 
@@ -145,9 +150,9 @@ def _gaussian(size: int) -> Tensor:
     return weights[:, None] * weights[None, :]
 
 
-def _check_divisible(images: Tensor, size: int) -> None:
+def _check_divisible(images: Tensor, size: int, name: str) -> None:
     if images.shape[-2] % size or images.shape[-1] % size:
         raise ValueError(
-            f"the sides of images must be multiples of {size} pixels (cell_size of the target), "
+            f"the sides of images must be multiples of {size} pixels ({name} of the target), "
             f"got {images.shape[-2]}x{images.shape[-1]}"
         )

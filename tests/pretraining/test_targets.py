@@ -102,3 +102,9 @@ def test_cutting_into_patches_and_joining_them_changes_nothing():
 def test_images_that_the_cells_do_not_fill_are_refused(target):
     with pytest.raises(ValueError, match=r"must be multiples of 8 pixels .*, got 20x16"):
         target(torch.zeros(1, 3, 20, 16))
+
+
+def test_images_that_the_windows_do_not_fill_are_refused():
+    target = HOGTarget(gaussian_window=16)
+    with pytest.raises(ValueError, match=r"multiples of 16 pixels \(gaussian_window .*, got 24x32"):
+        target(torch.zeros(1, 3, 24, 32))
