@@ -48,8 +48,12 @@ class SharedRecords(Dataset):
     def __init__(self, place: Place):
         self._place = place
         self._file = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC)
-        memory = mmap.mmap(self._file, 0, prot=mmap.PROT_READ)
-        if memory[:_TOKEN_BYTES] != place.token:
+        try:
+            memory = mmap.mmap(self._file, 0, prot=mmap.PROT_READ)
+            is_shared = memory[:_TOKEN_BYTES] == place.token
+        except (OSError, ValueError):  # of what cannot be mapped, and of an empty file
+            is_shared = False
+        if not is_shared:
             os.close(self._file)
             raise OSError(f"{place.path} is not the memory that was shared")
         self._memory = memoryview(memory)

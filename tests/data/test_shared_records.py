@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from mimdet.data.shared_records import SharedRecords, once_per_machine, read_once
+from mimdet.data.shared_records import Place, SharedRecords, once_per_machine, read_once
 
 RECORDS = [{"image_id": k, "annotations": [{"bbox": [1.5] * k}] * k} for k in range(4)]
 
@@ -60,6 +60,15 @@ def test_memory_of_somebody_else_is_not_read(monkeypatch):
     monkeypatch.setattr(pickle, "loads", None)
     with pytest.raises(OSError, match="is not the memory that was shared"):
         SharedRecords(dataclasses.replace(shared.place, token=bytes(16)))
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "empty"])
+def test_what_cannot_be_memory_is_no_other_error_and_stays_open_nowhere(path, tmp_path):
+    (tmp_path / "empty").touch()
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="is not the memory that was shared"):
+        SharedRecords(Place(str(tmp_path / path), bytes(16), 0))
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_one_process_does_and_loads_itself():
