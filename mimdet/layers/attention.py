@@ -164,7 +164,8 @@ class BiasedAttention(Attention):
 
         Args:
             x: (B, L, C).
-            bias: (N, L, L), added to the logits of every entry of the batch; None for none.
+            bias: its values (N, L, L) are added to the logits of every entry of the batch; None
+                for none.
 
         Returns:
             (B, L, C).
