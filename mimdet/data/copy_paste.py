@@ -120,6 +120,8 @@ def paste(
         return merged, source
     rest = Instances(instances.image_size, **instances.get_fields())
     rest.gt_masks = BitMasks(instances.gt_masks.tensor & ~covered)
+    # Of all objects, as the released detector was trained: a box that was looser than its mask
+    # moves too, and its object may fall out without being covered.
     rest.gt_boxes = rest.gt_masks.get_bounding_boxes()
     shift = (rest.gt_boxes.tensor - instances.gt_boxes.tensor).abs().amax(dim=1)
     pixels = rest.gt_masks.tensor.sum(dim=(1, 2))

@@ -49,6 +49,7 @@ class ImageClassifier(nn.Module):
         logits = self.network(torch.stack([sample["image"] for sample in samples]).to(device))
         if not self.training:
             return [{"logits": x} for x in logits]
+        # A batch is mixed as a whole or not at all, so its first sample tells.
         if "target" in samples[0]:
             target = torch.stack([sample["target"] for sample in samples])
             return {"loss_cls": F.cross_entropy(logits.float(), target.to(device))}

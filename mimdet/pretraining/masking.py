@@ -58,6 +58,7 @@ def random_masking(noise: Tensor, mask_ratio: float) -> Masking:
         He et al. 2021 (MAE), arXiv 2111.06377, section 3 ("Simple implementation").
     """
     kept = num_kept(noise.shape[1], mask_ratio)
+    # Stable: equal noises are ordered by place, on every device.
     order = noise.argsort(dim=1, stable=True)
     # The permutation that undoes the first one: a place's rank among the noises.
     ids_restore = order.argsort(dim=1)

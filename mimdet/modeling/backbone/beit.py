@@ -143,6 +143,7 @@ class BEiTViT(Backbone, TablesOfOneGrid):
 
     def _init_weights(self) -> None:
         """Linear layers and tables of tokens; convolutions keep torch's own initial weights."""
+        # Without BEiT's rescaling of deep blocks: the released code draws them anew after it.
         self.blocks.apply(init_linear)
         for table in (self.pos_embed, self.cls_token):
             if table is not None:

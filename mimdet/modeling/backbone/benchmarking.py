@@ -233,6 +233,7 @@ class BenchmarkingViTDet(Backbone):
     def _map(self, windows: Tensor) -> Tensor:
         """The inverse of `_windows`."""
         windows = windows.unflatten(1, (self.window_size, self.window_size))
+        # Nothing is padded, as the constructor has checked: both sizes are the map's.
         return window_unpartition(windows, self.grid_size, self.grid_size).flatten(1, 2)
 
 

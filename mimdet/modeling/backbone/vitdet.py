@@ -60,6 +60,7 @@ class ResidualConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, h, w, C) -> (B, h, w, C)."""
         out = x.permute(0, 3, 1, 2)
+        # children() come in the order in which the constructor has added them.
         for layer in self.children():
             out = layer(out)
         return x + out.permute(0, 2, 3, 1)

@@ -54,6 +54,7 @@ class SlidingWindowSegmentor(SemanticSegmentor):
                 f"windows must cover the image, so crop_stride must be from 1 to crop_size, got "
                 f"{crop_stride} and {crop_size} (model.crop_stride, model.crop_size)"
             )
+        # 0 is Detectron2's word for no such constraint.
         if crop_size % (divisor := max(self.backbone.size_divisibility, 1)):
             raise ValueError(
                 f"windows must be a multiple of what the backbone takes, {divisor} pixels, got "
