@@ -103,6 +103,12 @@ def test_unknown_norm_is_refused():
         TimmBackbone(SwinTransformer(**TINY), norm="LN")
 
 
+def test_the_final_norm_needs_the_last_map():
+    message = r"norm 'final' is that of the last map .*, of stride 32, got .*\['c3', 'c4'\] without"
+    with pytest.raises(ValueError, match=message):
+        TimmBackbone(SwinTransformer(**TINY), ("c3", "c4"), norm="final")
+
+
 def test_a_model_without_intermediate_maps_is_refused():
     with pytest.raises(ValueError, match="timm's Linear cannot give intermediate maps"):
         TimmBackbone(nn.Linear(1, 1))

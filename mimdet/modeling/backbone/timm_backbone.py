@@ -16,14 +16,14 @@ class TimmBackbone(Backbone):
     Args:
         model: a timm model, built by its class or `timm.create_model`.
         out_features: which maps to return; where several have a stride, the last one counts.
-        norm: ``""``: maps as they leave their stage; ``"final"``: the last one through the
-            model's own final norm, as in pretraining; ``"fresh"``: each one through a new
-            LayerNorm ``norm_c2``, ..., as Swin's detectors have it.
+        norm: ``""``: maps as they leave their stage; ``"final"``: the model's last one, which must
+            be wanted, through its own final norm, as in pretraining; ``"fresh"``: each one through
+            a new LayerNorm ``norm_c2``, ..., as Swin's detectors have it.
         checkpointing: recompute the activations of a block in the backward pass.
 
     Raises:
         ValueError: if the model cannot give intermediate maps, it has no map of the stride that an
-            output stands for, or `norm` is another word.
+            output stands for, or `norm` is another word or for a map that is not wanted.
     """
 
     def __init__(
@@ -53,6 +53,13 @@ class TimmBackbone(Backbone):
         self.final_norm = norm == "final"
         self._out_features = sorted(out_features, key=infos.get)  # the order of the model
         self._indices = [infos[name] for name in self._out_features]
+        if self.final_norm and self._indices[-1] < len(strides) - 1:
+            # timm would leave the norm away without a word: its width is that of the last map.
+            raise ValueError(
+                f"norm 'final' is that of the last map of {type(model).__name__}, of stride "
+                f"{strides[-1]}, got out_features {self._out_features} without it; add it, or "
+                "choose norm '' or 'fresh' (backbone.bottom_up.norm)"
+            )
         chosen = {name: model.feature_info[infos[name]] for name in self._out_features}
         self._out_feature_channels = {name: info["num_chs"] for name, info in chosen.items()}
         self._out_feature_strides = {name: info["reduction"] for name, info in chosen.items()}
