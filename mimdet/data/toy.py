@@ -191,7 +191,6 @@ def _place_shapes(rng: np.random.Generator, height: int, width: int) -> list[tup
         outline = outline.intersection(frame)
         outlines = [*(o for _, o in shapes), outline]
         shares = [_visible_part(o, outlines[k + 1 :]).area / o.area for k, o in enumerate(outlines)]
-        # The frame may cut a star into pieces: then it is no Polygon.
         if isinstance(outline, Polygon) and min(shares) >= _MIN_VISIBLE:
             shapes.append((category, outline))
     return shapes
@@ -286,7 +285,6 @@ def _paint_crowd(rng: np.random.Generator, canvas: np.ndarray, labels: np.ndarra
 def _uncompressed_counts(region: np.ndarray) -> list[int]:
     """COCO's run lengths of a binary mask, column by column, starting with zeros."""
     flat = region.reshape(-1, order="F")
-    # Differences of uint8: 0 - 1 is 255, and a change all the same. A mask that begins with a one
-    # has a change at 0, which gives the run of no zeros that the format wants first.
+    # A mask that begins with a one has a change at 0: the run of no zeros that has to come first.
     changes = np.flatnonzero(np.diff(flat, prepend=0)).tolist()
     return np.diff([0, *changes, flat.size]).tolist()

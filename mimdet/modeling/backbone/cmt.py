@@ -216,7 +216,6 @@ class _Attention(nn.Module):
         reduced_BMC = map_to_tokens(self.sr(x))
         q_BNLD = self._split(self.q(map_to_tokens(x)))
         k_BNMD, v_BNMD = self._split(self.k(reduced_BMC)), self._split(self.v(reduced_BMC))
-        # Under autocast the queries are in half precision, and a mask must have their dtype.
         x_BNLD = F.scaled_dot_product_attention(
             q_BNLD, k_BNMD, v_BNMD, attn_mask=bias.to(q_BNLD.dtype)
         )

@@ -47,7 +47,6 @@ class _PaddedBlock(nn.Module):
     def __init__(self, block: SwinTransformerBlock):
         super().__init__()
         self.window_size, self.shift_size = block.window_size[0], block.shift_size[0]
-        # Children alone: timm's mask, a buffer for maps of one size, stays behind.
         for name, part in block.named_children():
             self.add_module(name, part)
 
