@@ -19,7 +19,13 @@ from mimdet.layers.block import Block
 from mimdet.layers.init import init_transformer_weights
 from mimdet.layers.layout import map_to_tokens
 from mimdet.pretraining.mae import stack_images
-from mimdet.pretraining.masking import draw_noise, enlarge, num_kept, random_masking
+from mimdet.pretraining.masking import (
+    draw_noise,
+    enlarge,
+    masked_mean,
+    num_kept,
+    random_masking,
+)
 
 _HEAD_DIM = 32
 
@@ -177,7 +183,7 @@ class FastMIM(nn.Module):
         output = self.predict(images, noise)
         # On the target's cells, so that blocks may be smaller or larger than tokens.
         error = self._as_target(output.prediction).float() - self.target(images)
-        return error.square().mean(dim=1)[self._as_cells(output.removed)].mean()
+        return masked_mean(error.square().mean(dim=1), self._as_cells(output.removed))
 
     def _encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, E + L, C)."""

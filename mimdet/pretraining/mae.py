@@ -18,7 +18,14 @@ from mimdet.layers.block import Block, mae_layer_norm, run_all
 from mimdet.layers.init import init_transformer_weights
 from mimdet.layers.layout import map_to_tokens, token_index, tokens_to_map
 from mimdet.layers.pos_embed import get_2d_sincos_pos_embed
-from mimdet.pretraining.masking import Masking, draw_noise, enlarge, num_kept, random_masking
+from mimdet.pretraining.masking import (
+    Masking,
+    draw_noise,
+    enlarge,
+    masked_mean,
+    num_kept,
+    random_masking,
+)
 from mimdet.pretraining.targets import PixelTarget, patch_statistics, patchify, unpatchify
 
 
@@ -221,7 +228,7 @@ class MAE(ViTEncoder):
         target = map_to_tokens(self.target(images))  # (B, L, P)
         # In float32 also under autocast: late in training the squares are small.
         error = (output.prediction.float() - target).square().mean(dim=2)  # (B, L)
-        return error[output.masking.removed].mean()
+        return masked_mean(error, output.masking.removed)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -65,6 +65,15 @@ def random_masking(noise: Tensor, mask_ratio: float) -> Masking:
     return Masking(order[:, :kept], ids_restore, ids_restore >= kept)
 
 
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """The mean of `x` where `mask`, bool of the same shape, is True; it is somewhere.
+
+    By weights of 0 and 1: for a selection, whose size depends on values, the host would wait for
+    the GPU in every step.
+    """
+    return (x * mask).sum() / mask.sum()
+
+
 def enlarge(removed: Tensor, factor: int) -> Tensor:
     """Repeat every cell of a mask (B, h, w) `factor` times along both sides."""
     return repeat(removed, "B h w -> B (h p) (w q)", p=factor, q=factor)

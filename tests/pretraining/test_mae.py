@@ -100,6 +100,11 @@ def test_initial_values_follow_mae():
     assert not model.pos_embed[0, 0].any()
 
 
+def test_no_size_in_a_training_step_depends_on_values_for_which_a_gpu_would_be_waited():
+    model = tiny_mae().train().to("meta")  # tensors without values: a selection is an error
+    model.loss(torch.zeros(2, 3, model.img_size, model.img_size, device="meta")).backward()
+
+
 def test_a_batch_gives_a_loss_in_training_and_pictures_in_evaluation():
     model = tiny_mae()
     batch = [{"image": x, "file_name": "a"} for x in imagenet(images("wave", [0, 1], 64))]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mimdet.pretraining.masking import enlarge, num_kept, random_masking
+from mimdet.pretraining.masking import enlarge, masked_mean, num_kept, random_masking
 
 
 def test_the_smallest_noise_is_kept():
@@ -38,6 +38,11 @@ def test_every_place_is_removed_as_often_as_the_ratio_says():
     torch.manual_seed(0)
     share = random_masking(torch.rand(4000, 16), 0.75).removed.float().mean(dim=0)
     torch.testing.assert_close(share, torch.full((16,), 0.75), rtol=0, atol=0.03)  # 4 sigma
+
+
+def test_a_masked_mean_is_that_of_what_is_masked():
+    x, mask = torch.rand(3, 5), torch.rand(3, 5) < 0.5
+    torch.testing.assert_close(masked_mean(x, mask), x[mask].mean())
 
 
 def test_enlarging_repeats_cells_in_place():

@@ -53,7 +53,7 @@ class TimmBackbone(Backbone):
         self.final_norm = norm == "final"
         self._out_features = sorted(out_features, key=infos.get)  # the order of the model
         self._indices = [infos[name] for name in self._out_features]
-        if self.final_norm and self._indices[-1] < len(strides) - 1:
+        if self.final_norm and len(strides) - 1 not in self._indices:
             # timm would leave the norm away without a word: its width is that of the last map.
             raise ValueError(
                 f"norm 'final' is that of the last map of {type(model).__name__}, of stride "
