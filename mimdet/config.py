@@ -24,6 +24,9 @@ AUTO = "auto"  # what follows from the training data, or from the machine
 # Detectron2's ViTDet and by Benchmarking-ViT.
 SWITCHES = ("checkpointing", "use_act_checkpoint", "with_cp")
 
+# The share of the tokens that MIMDet's encoder sees.
+RATIO = "model.backbone.bottom_up.sample_ratio"
+
 # Keys that may be "auto" instead of a value of their type, by their last part.
 _AUTOMATIC = {"num_classes": int, **dict.fromkeys(SWITCHES, bool)}
 

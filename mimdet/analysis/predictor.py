@@ -22,11 +22,10 @@ from mimdet.analysis.trained_model import trained_model
 from mimdet.checkpoint.card import Card, card_of
 from mimdet.checkpoint.file import read_checkpoint, tensors_in
 from mimdet.checkpoint.identity import identify
-from mimdet.config import load_config, load_config_text
+from mimdet.config import RATIO, load_config, load_config_text
 from mimdet.engine.precision import amp_dtype
 from mimdet.modeling.postprocessing import image_masks
 
-RATIO = "model.backbone.bottom_up.sample_ratio"
 _SEED = "model.backbone.bottom_up.sample_seed"
 
 ImageLike = str | os.PathLike | np.ndarray | Image.Image

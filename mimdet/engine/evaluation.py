@@ -14,6 +14,7 @@ from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.utils.registry import locate
 from mimdet.checkpoint.evaluated import EvaluatedWeights
+from mimdet.config import RATIO
 from mimdet.evaluation.protocol import model_settings, scorer, versions
 from mimdet.evaluation.run_evaluator import RunEvaluator, Truth
 
@@ -85,9 +86,6 @@ def describe_evaluation(
         "scorer": scorer(evaluator.evaluator),
         "versions": versions(),
     }
-
-
-RATIO = "model.backbone.bottom_up.sample_ratio"
 
 
 def settle_eval_ratio(cfg: DictConfig, overrides: Iterable[str]) -> None:

@@ -108,7 +108,10 @@ def _agree_on_name(store: dist.Store, job: Job) -> str:
     word = uuid.uuid4().hex
     if job.rank > 0:
         store.set(f"asked/{job.rank}", word)
-        store.wait([f"answer/{word}"], TIMEOUT)
+        try:
+            store.wait([f"answer/{word}"], TIMEOUT)
+        except dist.DistStoreError as e:
+            raise TimeoutError("waited in vain for rank 0; see its output") from e
         name = store.get(f"answer/{word}").decode()
         store.set(f"{name}/{job.rank}", "")
         return name

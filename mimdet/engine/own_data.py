@@ -13,12 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from detectron2.config import LazyCall
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils.registry import locate
-from mimdet.config import AUTO, load_config
+from mimdet.config import AUTO, RATIO, load_config
 from mimdet.data.coco.layouts import Split, find_data
 from mimdet.data.coco.read import CocoData
 from mimdet.data.coco.register import load_coco_folder
 from mimdet.data.coco.select import read_part
-from mimdet.engine.evaluation import RATIO
 from mimdet.engine.follow_data import has_mask_head, nodes, number_of_classes, replace_dataset
 from mimdet.engine.own_label_maps import is_segmentor, use_label_maps
 from mimdet.shown import shown

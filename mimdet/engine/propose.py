@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
-from mimdet.config import AUTO
-from mimdet.engine.evaluation import RATIO
+from mimdet.config import AUTO, RATIO
 from mimdet.engine.memory_plan import GIB, StepMemory, gib, step_memory, switches
 
 _RATIOS = (0.5, 0.25)

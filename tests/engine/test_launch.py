@@ -142,11 +142,11 @@ def test_who_waits_says_for_whom(capfd):
     assert said[0] == f"SLURM: waiting for rank 0 of 2 at {first.meeting_point}, 0 s"
 
 
-def test_rank_0_of_torchrun_does_not_wait_for_ever(monkeypatch):
-    first, _ = jobs(2, "torchrun")
+@pytest.mark.parametrize("rank, who", [(0, r"ranks \[1\]"), (1, "rank 0")])
+def test_ranks_of_torchrun_do_not_wait_for_ever(rank, who, monkeypatch):
     monkeypatch.setattr(meeting, "TIMEOUT", timedelta(seconds=0.1))
-    with pytest.raises(TimeoutError, match=r"waited in vain for ranks \[1\]"):
-        meeting._agree_on_name(dist.HashStore(), first)
+    with pytest.raises(TimeoutError, match=f"waited in vain for {who}; see"):
+        meeting._agree_on_name(dist.HashStore(), jobs(2, "torchrun")[rank])
 
 
 def test_machines_that_detectron2_lets_meet_say_for_whom_they_wait(capfd):
