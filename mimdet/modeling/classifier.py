@@ -46,19 +46,21 @@ class ImageClassifier(nn.Module):
             ValueError: if a label is not below K.
         """
         device = next(self.network.parameters()).device
-        logits = self.network(torch.stack([sample["image"] for sample in samples]).to(device))
+        images = torch.stack([sample["image"] for sample in samples])
+        logits = self.network(images.to(device, non_blocking=True))
         if not self.training:
             return [{"logits": x} for x in logits]
         # A batch is mixed as a whole or not at all, so its first sample tells.
         if "target" in samples[0]:
             target = torch.stack([sample["target"] for sample in samples])
-            return {"loss_cls": F.cross_entropy(logits.float(), target.to(device))}
+            target = target.to(device, non_blocking=True)
+            return {"loss_cls": F.cross_entropy(logits.float(), target)}
         labels = [sample["label"] for sample in samples]
         if max(labels) >= logits.shape[1]:
             raise ValueError(
                 f"labels must be below the number of classes {logits.shape[1]}, got {max(labels)}; "
                 "set the number of classes of the data (model.network.num_classes)"
             )
-        target = torch.tensor(labels, device=device)
+        target = torch.tensor(labels).to(device, non_blocking=True)
         loss = F.cross_entropy(logits.float(), target, label_smoothing=self.label_smoothing)
         return {"loss_cls": loss}
