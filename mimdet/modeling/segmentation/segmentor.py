@@ -19,7 +19,7 @@ _TOO_LARGE = (
     "crop training images to that size (dataloader.train.mapper.augmentations), or raise "
     "model.backbone.img_size"
 )
-_AT_ONCE = 2**25  # scores of a band of rows, 128 MiB of float32
+_AT_ONCE = 2**23  # scores of a band of rows, 32 MiB of float32
 
 
 class SlidingWindowSegmentor(SemanticSegmentor):
@@ -158,8 +158,7 @@ def class_map(scores: Tensor, size: tuple[int, int], at_once: int = _AT_ONCE) ->
     if tuple(scores.shape[-2:]) == tuple(size):
         return _largest(scores)
     rows = max(at_once // (len(scores) * size[1]), 1)
-    bands = (_largest(band) for band in _resized_in_bands(scores, size, rows))
-    return torch.cat(list(bands))
+    return torch.cat([_largest(band) for band in _resized_in_bands(scores, size, rows)])
 
 
 def _largest(scores: Tensor) -> Tensor:
@@ -168,13 +167,20 @@ def _largest(scores: Tensor) -> Tensor:
 
 
 def _resized_in_bands(scores: Tensor, size: tuple[int, int], rows: int) -> Iterator[Tensor]:
-    """(K, H, W) -> bands (K, up to `rows`, width) of the bilinearly resized map."""
+    """(K, H, W) -> bands (K, up to `rows`, width) of the bilinearly resized map.
+
+    Few rows are made wider first, and what lies between two of them is then a sum of whole rows: a
+    third of the time of torch's bilinear on a CPU, which blends four points for each new one.
+    """
     height = scores.shape[1]
     # The sampling points of torch's bilinear, in its own precision: centres of pixels.
-    points = (torch.arange(size[0], device=scores.device) + 0.5) * (height / size[0]) - 0.5
-    for y in points.clamp(min=0).split(rows):
-        above = y.long().clamp(max=height - 1)
-        below = (above + 1).clamp(max=height - 1)
-        share = (y - above)[:, None]
-        band = torch.lerp(scores[:, above], scores[:, below], share)  # (K, n, W)
-        yield resize(band[None], (len(y), size[1]))[0]
+    points = ((torch.arange(size[0]) + 0.5) * (height / size[0]) - 0.5).clamp(min=0)
+    above = points.long().clamp(max=height - 1)
+    shares = (points - above).to(scores.device).split(above.bincount(minlength=height).tolist())
+    for first in range(0, height, rows):
+        some = scores[:, first : first + rows + 1]
+        wide = resize(some[None], (some.shape[1], size[1]))[0]
+        for k, between in enumerate(shares[first : first + rows]):
+            upper, lower = wide[:, k, None], wide[:, min(k + 1, wide.shape[1] - 1), None]
+            for share in between.split(rows):
+                yield torch.lerp(upper, lower, share[:, None])
