@@ -1,7 +1,6 @@
 """Saving, loading and matching of checkpoints, and what is refused."""
 
 import argparse
-import contextlib
 import logging
 import os
 import pickle
@@ -12,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from log_records import captured, messages
 from torch import nn
 
 from detectron2.checkpoint import Checkpointer, DetectionCheckpointer, PeriodicCheckpointer
@@ -60,29 +60,6 @@ def assert_same_state(actual: dict, expected: dict) -> None:
     assert list(actual) == list(expected)
     for name, value in expected.items():
         assert torch.equal(actual[name], value), name
-
-
-@contextlib.contextmanager
-def captured(*logger_names: str):
-    """The records of some loggers, whether or not they propagate."""
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append
-    loggers = [logging.getLogger(name) for name in logger_names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-    try:
-        yield records
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.removeHandler(handler)
-            logger.setLevel(level)
-
-
-def messages(records: list[logging.LogRecord]) -> str:
-    return "\n".join(record.getMessage() for record in records)
 
 
 def save_file(path, content) -> str:

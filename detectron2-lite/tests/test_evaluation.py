@@ -1,11 +1,9 @@
-"""The evaluation loop, COCO metrics and their files, against stored numbers and by hand."""
+"""COCO metrics and their files, against stored numbers and by hand."""
 
 import contextlib
 import json
-import logging
 import math
 import re
-import types
 
 import golden_data
 import numpy as np
@@ -15,25 +13,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from crowded_scene import crowded_ground_truth, noisy_detections
-from omegaconf import OmegaConf
+from log_records import captured, messages
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from torch import nn
 
-from detectron2.config import LazyCall, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import (
     COCOEvaluator,
-    DatasetEvaluator,
-    DatasetEvaluators,
-    inference_context,
-    inference_on_dataset,
-    print_csv_format,
 )
-from detectron2.evaluation.coco_evaluation import instances_to_coco_json
-from detectron2.evaluation.testing import flatten_results_dict
-from detectron2.structures import Boxes, Instances, ROIMasks
+from detectron2.structures import Boxes, Instances
 
 # pycocotools 2.0.11 decodes masks by a protocol that numpy 2 has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -44,27 +33,6 @@ GROUND_TRUTH_FILE = golden_data.GOLDEN / "eval_gt.json"
 GROUND_TRUTH = json.loads(GROUND_TRUTH_FILE.read_text())
 CATEGORY_IDS = sorted(category["id"] for category in GROUND_TRUTH["categories"])
 NAMES = ["person", "dog"]
-
-
-@contextlib.contextmanager
-def captured(logger_name: str):
-    """The records of a logger, whether or not it propagates."""
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append
-    logger = logging.getLogger(logger_name)
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield records
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-
-
-def messages(records: list[logging.LogRecord]) -> str:
-    return "\n".join(record.getMessage() for record in records)
 
 
 @contextlib.contextmanager
@@ -220,28 +188,6 @@ def test_a_second_round_gives_the_same_results(dataset):
     expected = GOLDEN["runs"]["default"]["results"]
     for _ in range(2):
         assert_results(run_evaluator(evaluator, golden_batches(PREDICTIONS)), expected)
-
-
-def test_instances_are_encoded_as_stored():
-    case = GOLDEN["instances_to_coco_json"]
-    size = case["output"][0]["segmentation"]["size"]
-    instances = Instances(tuple(size))
-    instances.pred_boxes = Boxes(torch.tensor(case["boxes"]))
-    instances.scores = torch.tensor(case["scores"])
-    instances.pred_classes = torch.tensor(case["classes"])
-    masks = [mask_util.decode(entry["segmentation"]) for entry in case["output"]]
-    instances.pred_masks = torch.from_numpy(np.stack(masks).astype(bool))
-    assert instances_to_coco_json(instances, 77) == case["output"]
-    assert instances_to_coco_json(instances[:0], 77) == case["empty"]
-
-
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
-def test_masks_of_any_type_are_encoded_alike(dtype):
-    instances = detection(masks=True)["instances"]
-    (expected,) = instances_to_coco_json(instances, 1)
-    instances.pred_masks = instances.pred_masks.to(dtype)
-    assert instances_to_coco_json(instances, 1) == [expected]
-    assert mask_util.decode(expected["segmentation"]).sum() == 400
 
 
 def write_ground_truth(path, **changes):
@@ -437,20 +383,6 @@ def test_image_ids_may_be_text(tmp_path):
         assert evaluator.evaluate(["image 1"])["bbox"]["AP"] == pytest.approx(100)
 
 
-@pytest.mark.lite
-def test_masks_kept_in_their_boxes_give_the_entries_of_full_size_masks():
-    instances = noisy_detections(
-        crowded_ground_truth(np.random.RandomState(0))["annotations"][:8], np.random.RandomState(1)
-    )
-    regions = ROIMasks(torch.rand(len(instances), 14, 14))
-    pasted = regions.to_bitmasks(instances.pred_boxes, 100, 100).tensor
-    instances.pred_masks = pasted
-    expected = instances_to_coco_json(instances, 5)
-    instances.pred_masks = regions
-    assert instances_to_coco_json(instances, 5) == expected
-    assert instances_to_coco_json(instances[:0], 5) == []
-
-
 def test_nothing_processed_gives_no_results(small):
     evaluator = COCOEvaluator(small, distributed=False)
     with captured("detectron2") as records:
@@ -556,197 +488,6 @@ def test_two_processes_give_the_results_of_one(tmp_path):
     results = torch.load(tmp_path / "results0", weights_only=False)
     assert_results(results, GOLDEN["runs"]["bbox_only"]["results"])
     assert torch.load(tmp_path / "results1", weights_only=False) == {}
-
-
-class _Recorder(DatasetEvaluator):
-    """Notes what it is called with."""
-
-    def __init__(self, results=None):
-        self.calls = []
-        self.results = results
-
-    def reset(self):
-        self.calls.append("reset")
-
-    def process(self, inputs, outputs):
-        self.calls.append((inputs, outputs))
-
-    def evaluate(self):
-        self.calls.append("evaluate")
-        return self.results
-
-
-class _Doubler(nn.Module):
-    """Returns twice its input, and notes in which mode it ran."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor(2.0))
-        self.modes = []
-
-    def forward(self, inputs):
-        self.modes.append((self.training, torch.is_grad_enabled()))
-        return [x * self.weight for x in inputs]
-
-
-def test_every_batch_reaches_the_evaluator_in_order():
-    evaluator = _Recorder({"bbox": {"AP": 1.0}})
-    results = inference_on_dataset(_Doubler(), [[1.0], [2.0, 3.0]], evaluator)
-    assert results == {"bbox": {"AP": 1.0}}
-    assert evaluator.calls == ["reset", ([1.0], [2.0]), ([2.0, 3.0], [4.0, 6.0]), "evaluate"]
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_the_model_runs_in_eval_mode_without_gradients_and_gets_its_mode_back(training):
-    model = _Doubler().train(training)
-    inference_on_dataset(model, [[1.0]], None)
-    assert model.modes == [(False, False)]
-    assert model.training == training
-    assert torch.is_grad_enabled()
-
-
-def test_outputs_may_enter_autograd_later():
-    evaluator = _Recorder()
-    inference_on_dataset(_Doubler(), [[torch.ones(1)]], evaluator)
-    ((_, (output,)),) = [call for call in evaluator.calls if isinstance(call, tuple)]
-    weight = torch.ones(1, requires_grad=True)
-    (output * weight).sum().backward()
-    assert weight.grad.item() == 2
-
-
-@pytest.mark.lite
-def test_the_model_gets_its_mode_back_after_an_error():
-    model = _Doubler().train()
-    with pytest.raises(TypeError):
-        inference_on_dataset(model, [[None]], None)
-    assert model.training
-    with pytest.raises(KeyError), inference_context(model):
-        raise KeyError
-    assert model.training
-
-
-def test_inference_context_switches_to_eval_mode():
-    model = _Doubler()
-    with inference_context(model):
-        assert not model.training
-    assert model.training
-
-
-def test_several_evaluators_give_merged_results():
-    evaluators = [_Recorder({"bbox": 1}), _Recorder(None), _Recorder({"segm": 2})]
-    assert inference_on_dataset(_Doubler(), [[1.0]], evaluators) == {"bbox": 1, "segm": 2}
-    assert all(len(evaluator.calls) == 3 for evaluator in evaluators)
-
-
-def test_several_evaluators_may_come_from_a_config():
-    evaluators = instantiate(OmegaConf.create([LazyCall(_Recorder)(results={"bbox": 1})]))
-    assert not isinstance(evaluators, list)
-    assert inference_on_dataset(_Doubler(), [[1.0]], evaluators) == {"bbox": 1}
-
-
-def test_an_evaluator_without_results_gives_an_empty_dict():
-    assert inference_on_dataset(lambda inputs: inputs, [[1.0]], _Recorder(None)) == {}
-    assert inference_on_dataset(lambda inputs: inputs, [[1.0]], None) == {}
-
-
-def test_two_evaluators_must_not_report_the_same_task():
-    evaluator = DatasetEvaluators([_Recorder({"bbox": 1}), _Recorder({"bbox": 2})])
-    with pytest.raises(AssertionError, match="bbox"):
-        evaluator.evaluate()
-
-
-def test_callbacks_run_around_the_loop_and_around_the_model():
-    calls = []
-    names = ("on_start", "before_inference", "after_inference", "on_end")
-    callbacks = {name: lambda name=name: calls.append(name) for name in names}
-    inference_on_dataset(lambda inputs: calls.append("model"), [0, 0], None, callbacks)
-    step = ["before_inference", "model", "after_inference"]
-    assert calls == ["on_start", *step, *step, "on_end"]
-
-
-def test_the_loop_logs_its_length_and_times(monkeypatch):
-    progress = []  # in place of a line every five seconds
-    monkeypatch.setattr(
-        "detectron2.evaluation.evaluator.log_every_n_seconds",
-        lambda level, message, *args, **kwargs: progress.append(message),
-    )
-    with captured("detectron2") as records:
-        inference_on_dataset(lambda inputs: inputs, [[i] for i in range(12)], None)
-    text = messages(records)
-    assert "Start inference on 12 batches" in text
-    number = r"\d+\.\d+"
-    assert len(progress) == 2  # from twice the five warm-up iterations on
-    assert re.fullmatch(
-        rf"Inference done 12/12\. Dataloading: {number} s/iter\. Inference: {number} s/iter\. "
-        rf"Eval: {number} s/iter\. Total: {number} s/iter\. ETA=0:00:00",
-        progress[-1],
-    )
-    per_device = rf"\({number} s / iter per device, on 1 devices\)"
-    assert re.search(rf"Total inference time: 0:00:\S+ {per_device}", text)
-    assert re.search(rf"Total inference pure compute time: 0:00:\S+ {per_device}", text)
-
-
-@pytest.mark.parametrize(("batches", "warmup"), [(1, 0), (3, 2), (6, 5), (12, 5)])
-def test_times_are_those_of_the_iterations_after_the_warm_up(batches, warmup, monkeypatch):
-    clock = types.SimpleNamespace(now=0.0, slow=True)
-    clock.perf_counter = lambda: clock.now
-    monkeypatch.setattr("detectron2.evaluation.evaluator.time", clock)
-
-    def spend(seconds):
-        clock.now += 1000.0 if clock.slow else seconds
-
-    class Loader(list):
-        def __iter__(self):
-            for index in range(batches):
-                spend(0.5)
-                clock.slow = index < warmup
-                yield index
-
-    class Slow(DatasetEvaluator):
-        def process(self, inputs, outputs):
-            spend(0.25)
-
-    with captured("detectron2") as records:
-        inference_on_dataset(lambda inputs: spend(2.0), Loader(range(batches)), Slow())
-    timed = batches - warmup
-    # The first of them has its data already when the clocks start.
-    total, compute = 2.25 * timed + 0.5 * (timed - 1), 2.0 * timed
-    assert f"({total / timed:.6f} s / iter per device, on 1 devices)" in messages(records)
-    assert f"({compute / timed:.6f} s / iter per device, on 1 devices)" in messages(records)
-
-
-def test_a_loader_without_batches_is_evaluated():
-    evaluator = _Recorder({"bbox": {}})
-    assert inference_on_dataset(_Doubler(), [], evaluator) == {"bbox": {}}
-
-
-def test_csv_lines_equal_stored_lines():
-    stored = GOLDEN["runs"]["default"]
-    with captured("detectron2.evaluation.testing") as records:
-        print_csv_format(stored["results"])
-        print_csv_format({"extra": 1.5, "bbox": {"AP": 12.34567}})
-    assert messages(records).splitlines() == stored["print_csv_format_lines"]
-    assert {record.levelname for record in records} == {"INFO"}
-    assert {record.name for record in records} == {"detectron2.evaluation.testing"}
-
-
-def test_csv_of_nothing_is_nothing():
-    with captured("detectron2.evaluation.testing") as records:
-        print_csv_format({})
-    assert records == []
-
-
-def test_csv_needs_a_mapping():
-    with pytest.raises(AssertionError):
-        print_csv_format([1.0])
-
-
-def test_flattened_names_equal_stored_names():
-    stored = GOLDEN["runs"]["default"]
-    flat = flatten_results_dict({**stored["results"], "extra": 1.5})
-    assert list(flat)[: len(stored["flattened_keys"])] == stored["flattened_keys"]
-    assert flat["segm/AP-cat a"] == stored["results"]["segm"]["AP-cat a"]
-    assert flat["extra"] == 1.5
 
 
 @pytest.mark.lite

@@ -7,11 +7,7 @@ import torch
 from faster_coco_eval.mask_api_new_cpp import toUncompressedRLE
 from torch import Tensor
 
-from detectron2.layers.mask_ops import (
-    bitmask_as_runs,
-    paste_masks_as_runs,
-    paste_masks_in_image,
-)
+from detectron2.layers.mask_ops import bitmask_as_runs, paste_masks_as_runs, paste_masks_in_image
 from detectron2.layers.roi_align import ROIAlign
 from detectron2.structures.boxes import Boxes, TensorRows, as_index, moved
 from detectron2.utils.memory import retry_if_cuda_oom
