@@ -12,6 +12,7 @@ import importlib.metadata
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import detectron2
@@ -69,7 +70,8 @@ def main(arguments: list[str] | None = None) -> Path:
         else:
             rows += module.measure(options.repeats)
         text = "\n\n".join([_table(rows)] * bool(rows) + tables)
-        path.write_text(_report(text, options, date))  # what is measured outlives a stopped run
+        # What is measured outlives a stopped run, under the command that measures as much.
+        path.write_text(_report(text, options, options.only[:number], date))
     print(text)
     return path
 
@@ -79,10 +81,10 @@ def _table(rows: list[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _report(text: str, options: argparse.Namespace, date: str) -> str:
+def _report(text: str, options: argparse.Namespace, measured: Sequence[str], date: str) -> str:
     command = ["python", "-m", "benchmarks.run", "--repeats", str(options.repeats)]
-    if tuple(options.only) != _ALL:
-        command += ["--only", *options.only]
+    if tuple(measured) != _ALL:
+        command += ["--only", *measured]
     versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
     versions += f", detectron2 {detectron2.__version__}"
     return f"""# Speed and memory, {options.hardware}, {date}

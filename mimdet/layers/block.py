@@ -131,7 +131,7 @@ def drop_path_rates(rate: float, depth: int) -> list[float]:
     return [rate * i / max(depth - 1, 1) for i in range(depth)]
 
 
-def run(module: Callable[[Tensor], Tensor], x: Tensor, checkpointing: bool) -> Tensor:
+def run(module: nn.Module | partial, x: Tensor, checkpointing: bool) -> Tensor:
     """``module(x)``; with `checkpointing`, activations are recomputed in the backward pass.
 
     Recomputing leaves the running statistics of batch norms alone: a batch counts once.
@@ -143,11 +143,12 @@ def run(module: Callable[[Tensor], Tensor], x: Tensor, checkpointing: bool) -> T
     """
     if not (checkpointing and torch.is_grad_enabled()):
         return module(x)
-    root = getattr(module, "func", module)
+    root, arguments = (
+        (module.func, module.keywords) if isinstance(module, partial) else (module, None)
+    )
     buffers = dict(root.named_buffers())
     if not buffers:
         return checkpoint(module, x, use_reentrant=False)
-    arguments = getattr(module, "keywords", None)
 
     def on_copies(x: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         copies = {name: value.clone() for name, value in zip(buffers, values, strict=True)}

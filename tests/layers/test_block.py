@@ -120,6 +120,15 @@ def test_recomputing_counts_a_batch_once_in_the_running_statistics(wrap):
         assert torch.equal(states[1][name], value), name
 
 
+def test_a_module_that_has_another_called_func_is_no_partial():
+    module = nn.Sequential()
+    module.add_module("func", nn.Linear(3, 3))
+    module.add_module("norm", nn.BatchNorm1d(3))
+    x = torch.randn(5, 3, requires_grad=True)
+    run(module, x, checkpointing=True).sum().backward()
+    assert module.norm.num_batches_tracked == 1
+
+
 def test_drop_path_rates_grow_linearly_from_zero_to_the_rate():
     assert drop_path_rates(0.3, 4) == pytest.approx([0, 0.1, 0.2, 0.3])
     assert drop_path_rates(0.3, 1) == [0]
